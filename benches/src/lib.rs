@@ -1,0 +1,1 @@
+//! DS-v2 benches.
