@@ -99,12 +99,30 @@ fn number(text: &str) -> Option<u64> {
 }
 
 /// The total order of events: by clock, then by origin, then by number. It extends causality (Lamport 1978).
+///
+/// Text: `CLOCK:server1/9f3ac01d22e4b6aa#12`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OrderKey {
     /// The event's logical time.
     pub clock: Clock,
     /// The event's identity.
     pub id: EventId,
+}
+
+impl fmt::Display for OrderKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.clock, self.id)
+    }
+}
+
+impl FromStr for OrderKey {
+    type Err = IdError;
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        let form = || IdError::Form("CLOCK:SERVER/16 hex digits#NUMBER");
+        let (clock, id) = text.split_once(':').ok_or_else(form)?;
+        let clock = number(clock).and_then(Clock::new).ok_or_else(form)?;
+        Ok(Self { clock, id: id.parse()? })
+    }
 }
 
 /// A client session: 53 bits of the logical time at which it was opened, then 75 random bits. The opening time lets a
@@ -248,6 +266,16 @@ impl Serialize for EventId {
     }
 }
 impl<'de> Deserialize<'de> for EventId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        from_text(deserializer)
+    }
+}
+impl Serialize for OrderKey {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+impl<'de> Deserialize<'de> for OrderKey {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         from_text(deserializer)
     }

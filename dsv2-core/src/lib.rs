@@ -12,6 +12,9 @@
 //! carries them.
 
 mod clock;
+mod codec;
+mod digest;
+mod envelope;
 mod event;
 mod id;
 mod machine;
@@ -20,6 +23,12 @@ mod position;
 mod time;
 
 pub use clock::{Clock, Lamport, LogicalClock};
+pub use codec::{Codec, CodecError, Format, Json, Limits, MsgPack};
+pub use envelope::{
+    Announcement, ClockReport, Code, Failure, HistoryPage, HistoryQuery, HistorySpan, Level, LinkNotice, Outcome, PeerReport,
+    Publication, PublicationBody, RankedServer, RawTimestamp, Receipt, Refusal, ReplicationEvent, Reply, ReplyBody, Request,
+    RequestBody, RequestExt, ServerCard, Service, StatusReport, Subject,
+};
 pub use event::{Event, EventBody, EventKind, Feed};
 pub use id::{EventId, IdError, IdempotencyKey, KEY_CAP_BYTES, MessageId, OrderKey, Origin, SessionId};
 pub use machine::Machine;
