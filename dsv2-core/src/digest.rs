@@ -65,3 +65,37 @@ fn finish(hasher: Sha256) -> u128 {
     let bytes: [u8; 32] = hasher.finalize().into();
     bytes[..16].iter().fold(0, |digest, &byte| (digest << 8) | u128::from(byte))
 }
+
+impl MessageId {
+    /// A digest of the identity within its scope: a client's own key counts for one user on one topic, the others
+    /// everywhere. The first 128 bits of SHA-256.
+    #[must_use]
+    pub fn scoped_digest(&self, body: &EventBody) -> u128 {
+        let mut hasher = Sha256::new();
+        match self {
+            Self::Request { session, number } => {
+                hasher.update(b"s");
+                hasher.update(session.bits().to_be_bytes());
+                hasher.update(number.to_be_bytes());
+            }
+            Self::Foreign(digest) => {
+                hasher.update(b"f");
+                hasher.update(digest.to_be_bytes());
+            }
+            Self::Key(key) => {
+                hasher.update(b"k");
+                let (author, topic) = match body {
+                    EventBody::UserLogin { user } => (user.as_str(), ""),
+                    EventBody::ChannelCreate { channel } => ("", channel.as_str()),
+                    EventBody::Publish { user, channel, .. } => (user.as_str(), channel.as_str()),
+                    EventBody::Message { src, dst, .. } => (src.as_str(), dst.as_str()),
+                };
+                for text in [body.kind().as_str(), author, topic, key.as_str()] {
+                    hasher.update((text.len() as u64).to_be_bytes());
+                    hasher.update(text.as_bytes());
+                }
+            }
+        }
+        finish(hasher)
+    }
+}

@@ -142,6 +142,12 @@ impl SessionId {
         Self(((opened.get() as u128) << Self::RANDOM_BITS) | (random & mask))
     }
 
+    /// All of its 128 bits.
+    #[must_use]
+    pub const fn bits(self) -> u128 {
+        self.0
+    }
+
     /// The logical time at which the session was opened.
     #[must_use]
     pub fn opened(self) -> Clock {

@@ -1,1 +1,24 @@
-//! DS-v2 net.
+//! The world of DS-v2: ZeroMQ transport, the roles as processes run them, and the client SDK.
+//!
+//! ```text
+//!   client ──► broker ──► server ──► store          zmtp: the wire, sans I/O
+//!     ▲                     │  ▲                    engine: listeners, connections, forwarding
+//!     │                     │  └── links ── servers port: supervised connections
+//!     └────── proxy ◄───────┘                       driver, server, reference: machines on sockets and disks
+//! ```
+
+pub mod endpoint;
+pub mod engine;
+pub mod port;
+pub mod zmtp;
+
+#[cfg(feature = "cluster")]
+mod driver;
+#[cfg(feature = "cluster")]
+pub mod reference;
+#[cfg(feature = "cluster")]
+pub mod server;
+#[cfg(any(feature = "client", feature = "cluster"))]
+mod time;
+
+pub use endpoint::{BindError, Endpoint, EndpointError};

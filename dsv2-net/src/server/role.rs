@@ -1,0 +1,490 @@
+//! The loop of one server: inputs in, turns, effects out.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+use dsv2_core::{Announcement, Limits as BodyLimits, LinkNotice, Machine as _, ReplicationEvent, Request, Topic};
+use dsv2_store::EventStore;
+use dsv2_sync::lanes::Lanes;
+use dsv2_sync::link::LinkMessage;
+use dsv2_sync::server::{Effect, Input, Lane, LinkId, Server as Machine};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
+
+use super::envelope::Envelope;
+use super::links::{Dialled, LinkEvent};
+use super::{ServerError, ServerOptions, log, machine, reference};
+use crate::driver::{Report, Storage};
+use crate::engine::{Limits, PeerId, Router, RouterEvent};
+use crate::port::{Port, PortError, PortEvent, PortLimits, SendError, SocketKind, Transport, connect};
+use crate::time::Clocks;
+use crate::zmtp::Message;
+
+/// How often a full disk is tried again.
+const PROBE: Duration = Duration::from_secs(2);
+
+/// Runs lives of the machine until one ends for good. A store that failed begins a life that only reads; room on a disk
+/// that was full begins one that writes again.
+pub(super) async fn run(
+    options: ServerOptions, mut store: Box<dyn EventStore>, router: Router, mut stop: watch::Receiver<bool>,
+) -> Result<(), ServerError> {
+    let mut router = Some(router);
+    let mut read_only = None;
+    loop {
+        let listener = match router.take() {
+            Some(router) => router,
+            None => Router::bind(&options.link, Limits::default()).await?,
+        };
+        let clocks = Clocks::start();
+        let machine = machine(&options, store.as_ref(), clocks, read_only.clone())?;
+        let life = Life::begin(&options, machine, store, listener, clocks)?;
+        match life.live(&mut stop, read_only.is_some()).await? {
+            Ended::Stopped => return Ok(()),
+            Ended::Failed { store: failed, why } => {
+                tracing::error!(server = %options.name, why, "the store failed: reads go on, writes do not");
+                store = failed;
+                read_only = Some(why);
+            }
+            Ended::Probe { store: probed } => {
+                store = probed;
+                let meta = store.meta().clone();
+                if store.save_meta(&meta).is_ok() {
+                    read_only = None;
+                }
+            }
+        }
+    }
+}
+
+enum Ended {
+    Stopped,
+    Failed { store: Box<dyn EventStore>, why: String },
+    Probe { store: Box<dyn EventStore> },
+}
+
+/// Where the answer to a request goes.
+enum Route {
+    Broker(Envelope),
+    Accepted(PeerId, Envelope),
+}
+
+/// Something to send, already encoded.
+enum Out {
+    Reply(Route, Bytes),
+    Publish(Vec<Message>),
+    Link(Vec<LinkId>, Message),
+    Note(dsv2_sync::server::Note),
+    Drained,
+}
+
+/// One life of the machine, with its sockets.
+struct Life {
+    options: ServerOptions,
+    clocks: Clocks,
+    machine: Machine,
+    storage: Storage,
+    lanes: Lanes<Out>,
+    broker: Box<dyn Port>,
+    publisher: Box<dyn Port>,
+    subscriber: Box<dyn Port>,
+    router: Router,
+    dialled: Dialled,
+    questions: mpsc::Sender<Box<Request>>,
+    /// Answers that the broker's port had no room for.
+    backlog: VecDeque<Message>,
+    /// Whether the broker understands `_dsv2` messages.
+    broker_knows_us: bool,
+    ready: bool,
+    routes: HashMap<u64, Route>,
+    next_route: u64,
+    accepted: HashMap<PeerId, u64>,
+    accepted_peers: HashMap<u64, PeerId>,
+    next_accepted: u64,
+    inputs: Vec<Input>,
+    effects: Vec<Effect>,
+    drained: bool,
+    fatal: Option<String>,
+    inboxes: Option<Inboxes>,
+}
+
+/// What arrives from tasks and threads of its own.
+struct Inboxes {
+    reports: mpsc::UnboundedReceiver<Report>,
+    links: mpsc::Receiver<(u64, LinkEvent)>,
+    answers: mpsc::Receiver<reference::Answer>,
+}
+
+impl Life {
+    fn begin(
+        options: &ServerOptions, machine: Machine, store: Box<dyn EventStore>, router: Router, clocks: Clocks,
+    ) -> Result<Self, ServerError> {
+        let port = |kind, endpoint: &crate::Endpoint| {
+            let limits = PortLimits { queue_cap_messages: 100_000, queue_cap_bytes: 64 << 20, ..PortLimits::default() };
+            connect(Transport::Native, kind, endpoint.clone(), limits).map_err(|error: PortError| ServerError::Fatal(error.to_string()))
+        };
+        let (storage, reports) = Storage::start(store, options.name.as_str())?;
+        let (dialled, links) = Dialled::new();
+        let (questions, answers) = reference::start(options.reference.clone());
+        let mut subscriber = port(SocketKind::Sub, &options.subscribe)?;
+        for topic in [Topic::Replication, Topic::Servers, Topic::Links] {
+            subscriber.subscribe(topic.as_str().as_bytes());
+        }
+        Ok(Self {
+            clocks,
+            machine,
+            storage,
+            lanes: Lanes::default(),
+            broker: port(SocketKind::Dealer, &options.broker)?,
+            publisher: port(SocketKind::Pub, &options.publish)?,
+            subscriber,
+            router,
+            dialled,
+            questions,
+            backlog: VecDeque::new(),
+            broker_knows_us: false,
+            ready: false,
+            routes: HashMap::new(),
+            next_route: 0,
+            accepted: HashMap::new(),
+            accepted_peers: HashMap::new(),
+            next_accepted: 0,
+            inputs: vec![Input::Wake],
+            effects: Vec::new(),
+            drained: false,
+            fatal: None,
+            inboxes: Some(Inboxes { reports, links, answers }),
+            options: options.clone(),
+        })
+    }
+
+    async fn live(mut self, stop: &mut watch::Receiver<bool>, read_only: bool) -> Result<Ended, ServerError> {
+        let Some(mut inboxes) = self.inboxes.take() else { return Ok(Ended::Stopped) };
+        let probe_at = Instant::now() + if read_only { PROBE } else { Duration::from_secs(u64::from(u32::MAX)) };
+        let mut drain_by: Option<Instant> = None;
+        let (mut broker, mut subscribed, mut published, mut routed) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        loop {
+            self.turn();
+            if let Some(why) = self.fatal.take() {
+                return Err(ServerError::Fatal(why));
+            }
+            if (self.drained && self.lanes.is_empty()) || drain_by.is_some_and(|by| by <= Instant::now()) {
+                return self.end().await;
+            }
+            let wake_at = self.clocks.at(self.machine.deadline());
+            let wake_at = drain_by.map_or(wake_at, |by| wake_at.min(by));
+            let closed = |error: PortError| ServerError::Fatal(error.to_string());
+            tokio::select! {
+                report = inboxes.reports.recv() => {
+                    let mut next = report;
+                    while let Some(report) = next {
+                        if let Some(why) = self.reported(report) {
+                            return self.fail(why).await;
+                        }
+                        next = inboxes.reports.try_recv().ok();
+                    }
+                }
+                received = self.broker.recv(&mut broker) => {
+                    received.map_err(closed)?;
+                    broker.drain(..).for_each(|event| self.from_broker(event));
+                }
+                received = self.subscriber.recv(&mut subscribed) => {
+                    received.map_err(closed)?;
+                    subscribed.drain(..).for_each(|event| self.from_proxy(event));
+                }
+                received = self.publisher.recv(&mut published) => {
+                    received.map_err(closed)?;
+                    published.clear();
+                }
+                alive = self.router.recv(&mut routed) => {
+                    if !alive {
+                        return Err(ServerError::Fatal("the link's listener ended".to_owned()));
+                    }
+                    routed.drain(..).for_each(|event| self.from_router(event));
+                }
+                Some((link, event)) = inboxes.links.recv() => {
+                    self.from_link(link, event);
+                    while let Ok((link, event)) = inboxes.links.try_recv() {
+                        self.from_link(link, event);
+                    }
+                }
+                Some(answer) = inboxes.answers.recv() => self.inputs.push(Input::Reference(answer)),
+                () = sleep_until(wake_at) => self.inputs.push(Input::Wake),
+                () = sleep_until(probe_at) => return self.probe().await,
+                Ok(()) = stop.changed(), if drain_by.is_none() => {
+                    drain_by = Some(Instant::now() + self.options.drain);
+                    self.inputs.push(Input::Drain);
+                }
+            }
+        }
+    }
+
+    /// One turn: all inputs, then the effects of all of them.
+    fn turn(&mut self) {
+        if self.inputs.is_empty() {
+            return;
+        }
+        let now = self.clocks.now();
+        for input in self.inputs.drain(..) {
+            self.machine.step(now, input, &mut self.effects);
+        }
+        if self.machine.deadline().is_some_and(|at| at <= now.mono) {
+            self.machine.step(now, Input::Wake, &mut self.effects);
+        }
+        self.machine.step(now, Input::Flush, &mut self.effects);
+        let effects = std::mem::take(&mut self.effects);
+        let durable = effects.iter().any(|effect| effect.lane() == Lane::Durable);
+        let commit = if durable { self.lanes.issue() } else { 0 };
+        let (mut events, mut save) = (Vec::new(), None);
+        for effect in effects {
+            let ordered = effect.lane() == Lane::Ordered;
+            let out = match effect {
+                Effect::Append(event) => {
+                    events.push(event);
+                    None
+                }
+                Effect::Save(saved) => {
+                    save = Some(saved);
+                    None
+                }
+                effect => self.prepare(effect),
+            };
+            let Some(out) = out else { continue };
+            if let Some(out) = if ordered { self.lanes.order(out) } else { Some(out) } {
+                self.carry_out(out);
+            }
+        }
+        if durable {
+            self.storage.commit(commit, events, save);
+        }
+    }
+
+    /// Encodes what is to be sent, while the disk is busy; carries out the rest.
+    fn prepare(&mut self, effect: Effect) -> Option<Out> {
+        match effect {
+            Effect::Reply { to, reply, .. } => self.routes.remove(&to).map(|route| Out::Reply(route, reply.encode().into())),
+            Effect::Publish(outgoing) => {
+                let frames = outgoing.frames(self.options.format);
+                let message = |(topic, body): (Topic, Vec<u8>)| Message::from_frames([topic.as_str().as_bytes(), &body]);
+                Some(Out::Publish(frames.into_iter().map(message).collect()))
+            }
+            Effect::Link { to, message, .. } => Some(Out::Link(to, Message::single(&message.encode()))),
+            Effect::Log(note) => Some(Out::Note(note)),
+            Effect::Drained => Some(Out::Drained),
+            Effect::Reference(request) => {
+                // One question at a time: there is room.
+                let _ended = self.questions.try_send(request).is_err();
+                None
+            }
+            Effect::Dial { link, address } => {
+                self.dialled.dial(link, &address);
+                None
+            }
+            Effect::HangUp(LinkId::Dialled(link)) => {
+                self.dialled.hang_up(link);
+                None
+            }
+            Effect::HangUp(LinkId::Accepted(link)) => {
+                self.accepted_peers.get(&link).inspect(|&&peer| self.router.disconnect(peer));
+                None
+            }
+            Effect::Read { token, read } => {
+                self.storage.read(token, read);
+                None
+            }
+            Effect::Ready(ready) => {
+                self.ready = ready;
+                self.tell_broker();
+                None
+            }
+            Effect::Fatal(why) => {
+                self.fatal = Some(why);
+                None
+            }
+            Effect::Append(_) | Effect::Save(_) => None,
+        }
+    }
+
+    fn carry_out(&mut self, out: Out) {
+        match out {
+            Out::Reply(Route::Broker(envelope), body) => self.answer(envelope.wrap(&body)),
+            Out::Reply(Route::Accepted(peer, envelope), body) => {
+                let _gone = self.router.send(peer, &envelope.wrap(&body)).is_err();
+            }
+            Out::Publish(messages) => {
+                for message in messages {
+                    // Subscribers repair what they miss from the history.
+                    let _down = self.publisher.send(message).is_err();
+                }
+            }
+            Out::Link(to, message) => {
+                for link in to {
+                    match link {
+                        LinkId::Dialled(link) => self.dialled.send(link, message.clone()),
+                        LinkId::Accepted(link) => {
+                            let peer = self.accepted_peers.get(&link);
+                            let _gone = peer.is_some_and(|&peer| self.router.send(peer, &message).is_err());
+                        }
+                    }
+                }
+            }
+            Out::Note(note) => log::write(&self.options.name, &note),
+            Out::Drained => self.drained = true,
+        }
+    }
+
+    fn answer(&mut self, message: Message) {
+        if !self.backlog.is_empty() {
+            return self.backlog.push_back(message);
+        }
+        match self.broker.send(message) {
+            // Bounded by what the broker lets be under way.
+            Err(SendError::Full(message)) => self.backlog.push_back(message),
+            // The client asks again, elsewhere perhaps, and is recognised.
+            Err(_) | Ok(()) => {}
+        }
+    }
+
+    fn tell_broker(&mut self) {
+        if self.broker_knows_us {
+            let word: &[u8] = if self.ready { b"ready" } else { b"draining" };
+            self.answer(Message::from_frames([b"_dsv2", word]));
+        }
+    }
+
+    fn from_broker(&mut self, event: PortEvent) {
+        match event {
+            PortEvent::Up { info } => {
+                self.broker_knows_us = info.is_some_and(|info| info.is_dsv2());
+                self.tell_broker();
+            }
+            PortEvent::Down { .. } => {
+                self.broker_knows_us = false;
+                self.backlog.clear();
+            }
+            PortEvent::Writable => {
+                while let Some(message) = self.backlog.pop_front() {
+                    if let Err(SendError::Full(message)) = self.broker.send(message) {
+                        self.backlog.push_front(message);
+                        break;
+                    }
+                }
+            }
+            PortEvent::Message(message) => {
+                if let Some((envelope, body)) = Envelope::split(&message) {
+                    self.request(Route::Broker(envelope), &body);
+                }
+            }
+            PortEvent::Unreachable { .. } => {}
+        }
+    }
+
+    fn request(&mut self, route: Route, body: &[u8]) {
+        self.next_route += 1;
+        self.routes.insert(self.next_route, route);
+        let request = Request::decode(body, &BodyLimits::default());
+        self.inputs.push(Input::Request { from: self.next_route, request });
+    }
+
+    fn from_proxy(&mut self, event: PortEvent) {
+        let PortEvent::Message(message) = event else { return };
+        let limits = BodyLimits::default();
+        let (topic, body) = (message.first(), message.last());
+        // A subscription matches by prefix: only the whole topic counts.
+        let input = if topic == Topic::Replication.as_str().as_bytes() {
+            ReplicationEvent::decode(body, &limits).map(Input::Replicated)
+        } else if topic == Topic::Servers.as_str().as_bytes() {
+            Announcement::decode(body, &limits).map(Input::Announced)
+        } else if topic == Topic::Links.as_str().as_bytes() {
+            LinkNotice::decode(body, &limits).map(Input::LinkNotice)
+        } else {
+            return;
+        };
+        match input {
+            Ok(input) => self.inputs.push(input),
+            Err(why) => tracing::debug!(why, "a control publication cannot be read"),
+        }
+    }
+
+    fn from_router(&mut self, event: RouterEvent) {
+        match event {
+            RouterEvent::PeerUp { peer, .. } => {
+                self.next_accepted += 1;
+                self.accepted.insert(peer, self.next_accepted);
+                self.accepted_peers.insert(self.next_accepted, peer);
+            }
+            RouterEvent::PeerDown { peer, .. } => {
+                if let Some(link) = self.accepted.remove(&peer) {
+                    self.accepted_peers.remove(&link);
+                    self.inputs.push(Input::LinkDown(LinkId::Accepted(link)));
+                }
+            }
+            RouterEvent::Message { peer, message } => {
+                let Some(&link) = self.accepted.get(&peer) else { return };
+                if LinkMessage::detect(message.first()) {
+                    self.link_message(LinkId::Accepted(link), message.first());
+                } else if let Some((envelope, body)) = Envelope::split(&message) {
+                    self.request(Route::Accepted(peer, envelope), &body);
+                }
+            }
+        }
+    }
+
+    fn from_link(&mut self, link: u64, event: LinkEvent) {
+        match event {
+            LinkEvent::Up => self.inputs.push(Input::LinkUp(link)),
+            LinkEvent::Down => self.inputs.push(Input::LinkDown(LinkId::Dialled(link))),
+            LinkEvent::Message(message) => self.link_message(LinkId::Dialled(link), message.first()),
+        }
+    }
+
+    fn link_message(&mut self, link: LinkId, frame: &[u8]) {
+        match LinkMessage::decode(frame) {
+            Ok(message) => self.inputs.push(Input::Link { link, message: Box::new(message) }),
+            Err(error) => tracing::warn!(server = %self.options.name, %error, "a message on a link was ignored"),
+        }
+    }
+
+    /// Takes a report of the storage thread; yields why the store failed, if it did.
+    fn reported(&mut self, report: Report) -> Option<String> {
+        match report {
+            Report::Committed { commit, saved } => {
+                self.lanes.committed(commit);
+                while let Some(out) = self.lanes.next() {
+                    self.carry_out(out);
+                }
+                self.inputs.extend(saved.map(Input::Saved));
+            }
+            Report::Read { token, result } => self.inputs.push(Input::Read { token, result }),
+            Report::Failed(error) => return Some(error.to_string()),
+        }
+        None
+    }
+
+    async fn end(mut self) -> Result<Ended, ServerError> {
+        let patience = Duration::from_secs(1);
+        self.broker.drain(patience).await;
+        self.publisher.drain(patience).await;
+        if let Some(mut store) = self.storage.stop().await {
+            store.close()?;
+        }
+        self.router.shutdown(patience).await;
+        Ok(Ended::Stopped)
+    }
+
+    async fn fail(self, why: String) -> Result<Ended, ServerError> {
+        self.router.shutdown(Duration::ZERO).await;
+        match self.storage.stop().await {
+            Some(store) => Ok(Ended::Failed { store, why }),
+            None => Err(ServerError::Fatal(format!("the storage thread ended: {why}"))),
+        }
+    }
+
+    async fn probe(self) -> Result<Ended, ServerError> {
+        self.router.shutdown(Duration::ZERO).await;
+        match self.storage.stop().await {
+            Some(store) => Ok(Ended::Probe { store }),
+            None => Err(ServerError::Fatal("the storage thread ended".to_owned())),
+        }
+    }
+}

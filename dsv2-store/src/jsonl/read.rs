@@ -1,0 +1,160 @@
+//! Reading events back.
+
+use std::collections::HashSet;
+
+use dsv2_core::{Event, EventId, Origin};
+
+use super::JsonlStore;
+use super::line::{self, Line};
+use super::names::Interner;
+use super::stream::{Loc, Merge, Source};
+use crate::disk::read_exact;
+use crate::error::StoreError;
+use crate::index::EventRef;
+
+/// Lines that are at most so far apart are read together,
+const GAP_BYTES: u64 = 4 << 10;
+/// up to so many bytes.
+const WINDOW_BYTES: u64 = 256 << 10;
+
+/// A part of a file in memory.
+#[derive(Default)]
+struct Window {
+    segment: u32,
+    offset: u64,
+    bytes: Vec<u8>,
+}
+
+impl Window {
+    fn line(&self, loc: Loc) -> Option<&[u8]> {
+        let start = u64::from(loc.offset).checked_sub(self.offset).filter(|_| loc.segment == self.segment)?;
+        let start = usize::try_from(start).ok()?;
+        self.bytes.get(start..start.checked_add(loc.len as usize)?)
+    }
+}
+
+impl JsonlStore {
+    /// Reads events in the order of the references.
+    pub(crate) fn fetch(&self, found: &[EventRef<Loc>]) -> Result<Vec<Event>, StoreError> {
+        let mut names = Interner::default();
+        let mut window = Window::default();
+        let mut events = Vec::with_capacity(found.len());
+        for (at, event) in found.iter().enumerate() {
+            let loc = event.entry.place;
+            if window.line(loc).is_none() {
+                self.fill(&mut window, &found[at..])?;
+            }
+            let Some(origin) = self.index.origin(event.origin) else { continue };
+            events.push(self.decode(window.line(loc), loc, (origin, event.seq), &mut names)?);
+        }
+        Ok(events)
+    }
+
+    /// Reads the event that lies there.
+    pub(crate) fn read_one(&self, id: &EventId, loc: Loc) -> Result<Event, StoreError> {
+        let mut bytes = Vec::new();
+        self.read_bytes(loc.segment, u64::from(loc.offset), loc.len as usize, &mut bytes)?;
+        self.decode(Some(&bytes), loc, (&id.origin, id.seq), &mut Interner::default())
+    }
+
+    /// Reads the first line, and with it those that follow closely.
+    fn fill(&self, window: &mut Window, found: &[EventRef<Loc>]) -> Result<(), StoreError> {
+        let Some(first) = found.first().map(|event| event.entry.place) else { return Ok(()) };
+        let start = u64::from(first.offset);
+        let mut end = start + u64::from(first.len);
+        for next in found[1..].iter().map(|event| event.entry.place) {
+            let (from, to) = (u64::from(next.offset), u64::from(next.offset) + u64::from(next.len));
+            let is_near = next.segment == first.segment && from >= start && from <= end + GAP_BYTES;
+            if !is_near || to - start > WINDOW_BYTES {
+                break;
+            }
+            end = end.max(to);
+        }
+        (window.segment, window.offset) = (first.segment, start);
+        self.read_bytes(first.segment, start, (end - start) as usize, &mut window.bytes)
+    }
+
+    fn read_bytes(&self, segment: u32, offset: u64, len: usize, into: &mut Vec<u8>) -> Result<(), StoreError> {
+        let file = self.segments.file(&*self.disk, segment);
+        let read = file.and_then(|file| read_exact(&*file, offset, len, into));
+        read.map_err(|source| match source.kind() {
+            std::io::ErrorKind::UnexpectedEof => self.corrupt(segment, offset, "the file ends too early"),
+            _ => StoreError::Io { action: "read", path: self.segments.path(segment).to_owned(), source },
+        })
+    }
+
+    fn corrupt(&self, segment: u32, offset: u64, reason: &'static str) -> StoreError {
+        StoreError::Corrupt { path: self.segments.path(segment).to_owned(), offset, reason }
+    }
+
+    /// The event in a line, which must be the one expected there.
+    fn decode(
+        &self,
+        line: Option<&[u8]>,
+        loc: Loc,
+        (origin, seq): (&Origin, u64),
+        names: &mut Interner,
+    ) -> Result<Event, StoreError> {
+        let covered = line.and_then(|line| line.strip_suffix(b"\n")).and_then(line::unseal);
+        let event = covered.and_then(Line::parse).and_then(|line| line.to_event(names));
+        let event = event.filter(|event| event.id.seq == seq && event.id.origin == *origin);
+        event.ok_or_else(|| self.corrupt(loc.segment, u64::from(loc.offset), "it is no longer the line written there"))
+    }
+
+    /// Hands all served events to `visit` in log order, except that one that had to wait for another comes after it.
+    pub(crate) fn replay_log(&self, visit: &mut dyn FnMut(Event)) -> Result<(), StoreError> {
+        let mut merge = Merge::open(&*self.disk, self.sources())?;
+        let mut names = Interner::default();
+        let mut next = vec![1u64; self.index.origins()];
+        let mut passed: HashSet<(u32, u64)> = HashSet::new();
+        let mut current: Option<(Origin, u32)> = None;
+        let mut visited = 0;
+        while let Some((_, head)) = merge.next()? {
+            let garbled = || self.corrupt(head.loc.segment, u64::from(head.loc.offset), "the line holds no event");
+            let event = Line::parse(merge.covered()).and_then(|line| line.to_event(&mut names)).ok_or_else(garbled)?;
+            let id = match &current {
+                Some((origin, id)) if *origin == event.id.origin => *id,
+                _ => {
+                    let Some(id) = self.index.find_origin(&event.id.origin) else { continue };
+                    current = Some((event.id.origin.clone(), id));
+                    id
+                }
+            };
+            if event.id.seq != next[id as usize] {
+                if event.id.seq > next[id as usize] && self.index.entry(id, event.id.seq).is_some() {
+                    passed.insert((id, event.id.seq));
+                }
+                continue;
+            }
+            visit(event);
+            next[id as usize] += 1;
+            visited += 1;
+            while passed.remove(&(id, next[id as usize])) {
+                let seq = next[id as usize];
+                let Some(entry) = self.index.entry(id, seq) else { break };
+                self.fetch(&[EventRef { origin: id, seq, entry }])?.into_iter().for_each(&mut *visit);
+                next[id as usize] += 1;
+                visited += 1;
+            }
+        }
+        if visited == self.index.events() { Ok(()) } else { Err(self.lost_since_open(&merge.into_bad_bytes())) }
+    }
+
+    fn lost_since_open(&self, bad: &[super::stream::BadBytes]) -> StoreError {
+        let (segment, offset) = bad.last().map_or((0, 0), |bad| (bad.segment, bad.offset));
+        self.corrupt(segment, offset, "an event that was here when the store was opened is gone")
+    }
+
+    /// All files, each up to where it is known.
+    fn sources(&self) -> Vec<Vec<Source>> {
+        let mut kinds = vec![Vec::new(); self.active.len()];
+        for (segment, path, kind, bytes) in self.segments.sealed() {
+            kinds[kind as usize].push(Source { segment, path: path.to_owned(), file: None, end: bytes });
+        }
+        for active in self.active.iter().filter(|active| active.file.is_some()) {
+            let (path, file) = (active.path().to_owned(), active.file.clone());
+            kinds[active.kind as usize].push(Source { segment: active.segment, path, file, end: active.len });
+        }
+        kinds
+    }
+}

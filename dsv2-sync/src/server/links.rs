@@ -1,0 +1,343 @@
+//! Direct links: streaming own events, taking others', repairing gaps, and the bound below which nothing will come.
+
+use std::sync::Arc;
+
+use dsv2_core::{Clock, Event, LogicalClock, Now, Origin, Position, ServerName};
+
+use super::io::{Effect, LinkId, Note};
+use super::Server;
+use crate::election::{ElectionInput, NodeId};
+use crate::link::{LinkHello, LinkMessage};
+use crate::replication::{Offer, ReplicationLog};
+
+/// What a voter promised about its clocks.
+#[derive(Debug, Default)]
+pub(super) struct Bounds {
+    /// The last bound whose events are held here.
+    reached: Clock,
+    /// A later one, whose events are not all held yet.
+    next: Option<(Clock, Position)>,
+}
+
+impl Server {
+    fn hello(&self) -> LinkHello {
+        LinkHello {
+            name: self.config.name.clone(),
+            node: self.config.node.0,
+            voters: self.config.voters_digest(),
+            rank: self.registry.rank,
+            clock: self.clock.now(),
+            durable: self.log.held().clone(),
+        }
+    }
+
+    /// A dialled link is connected: presents this server.
+    pub(super) fn link_up(&mut self, link: u64, out: &mut Vec<Effect>) {
+        let message = LinkMessage::Hello(self.hello());
+        out.push(Effect::Link { to: vec![LinkId::Dialled(link)], message, prompt: false });
+    }
+
+    pub(super) fn link_down(&mut self, now: Now, link: LinkId, out: &mut Vec<Effect>) {
+        self.turn.acks.remove(&link);
+        self.forwards_lost(now, link, out);
+        let Some(name) = self.peers.down(link) else { return };
+        if self.peers.by_name.get(&name).is_some_and(|peer| peer.link().is_none()) {
+            out.push(Effect::Log(Note::Unlinked(name.clone())));
+            self.elect(now, ElectionInput::LinkDown(name.clone()), out);
+            self.wall_link_down(now, name, out);
+        }
+    }
+
+    pub(super) fn link_message(&mut self, now: Now, link: LinkId, message: LinkMessage, out: &mut Vec<Effect>) {
+        match message {
+            LinkMessage::Hello(hello) => return self.greeted(now, link, &hello, out),
+            LinkMessage::Welcome { hello } => return self.welcomed(now, link, &hello, out),
+            LinkMessage::Refused { why } => {
+                out.push(Effect::Log(Note::LinkRefused(why)));
+                return;
+            }
+            _ => {}
+        }
+        // Whoever has not presented itself has nothing to say.
+        let Some(name) = self.peers.at(link).cloned() else { return };
+        if let Some(peer) = self.peers.get_mut(&name) {
+            peer.heard = Some(now.mono);
+        }
+        match message {
+            LinkMessage::Events { events } => self.events_arrived(now, link, &name, &events, out),
+            LinkMessage::Ack { durable } => {
+                let own = durable.get(&self.origin);
+                if let Some(peer) = self.peers.get_mut(&name) {
+                    peer.acked = peer.acked.max(own);
+                }
+                self.note_durable(now, &name, &durable, out);
+                self.catch_up(&name, out);
+            }
+            LinkMessage::Vector { durable, answer } => self.vector_arrived(now, link, &name, &durable, answer, out),
+            LinkMessage::Pull { origin, from } => self.start_range(link, false, origin, from, out),
+            LinkMessage::Bound { clock, events } => {
+                self.clock.observe(clock);
+                self.bounds.entry(name).or_default().next = Some((clock, events));
+                self.settle_bounds();
+            }
+            LinkMessage::Ping => out.push(Effect::Link { to: vec![link], message: LinkMessage::Pong, prompt: true }),
+            LinkMessage::Pong => self.elect(now, ElectionInput::Heard(name), out),
+            LinkMessage::Forward { ticket, body, level } => self.forward_arrived(now, link, ticket, &body, level, out),
+            LinkMessage::Forwarded { ticket, body } => self.forward_answered(now, ticket, &body, out),
+            LinkMessage::Election(message) => self.elect(now, ElectionInput::Message { from: name, message }, out),
+            LinkMessage::Clock(message) => self.clock_message(now, link, name, message, out),
+            LinkMessage::Hello(_) | LinkMessage::Welcome { .. } | LinkMessage::Refused { .. } => {}
+        }
+    }
+
+    /// Why a server that presents itself is no peer of ours.
+    fn objection(&self, hello: &LinkHello) -> Option<String> {
+        let name = &hello.name;
+        if *name == self.config.name {
+            return Some(format!("two servers are called {name}"));
+        }
+        if hello.voters != self.config.voters_digest() {
+            return Some(format!("{name} and {} were given different lists of voters", self.config.name));
+        }
+        let known = self.peers.by_name.get(name);
+        if known.is_none() && self.peers.by_name.len() >= self.config.caps.peers {
+            return Some(format!("{} knows {} servers, and takes no more", self.config.name, self.config.caps.peers));
+        }
+        None
+    }
+
+    /// A server dialled us.
+    fn greeted(&mut self, now: Now, link: LinkId, hello: &LinkHello, out: &mut Vec<Effect>) {
+        let LinkId::Accepted(number) = link else { return };
+        if let Some(why) = self.objection(hello) {
+            out.push(Effect::Log(Note::LinkRefused(why.clone())));
+            out.push(Effect::Link { to: vec![link], message: LinkMessage::Refused { why }, prompt: true });
+            return;
+        }
+        self.introduce(now, hello, out);
+        self.peers.accept(number, &hello.name);
+        let message = LinkMessage::Welcome { hello: self.hello() };
+        out.push(Effect::Link { to: vec![link], message, prompt: false });
+        self.linked(now, link, hello, out);
+    }
+
+    /// A server that we dialled takes the link.
+    fn welcomed(&mut self, now: Now, link: LinkId, hello: &LinkHello, out: &mut Vec<Effect>) {
+        let LinkId::Dialled(number) = link else { return };
+        let Some(expected) = self.peers.at(link).cloned() else { return };
+        let objection = self.objection(hello);
+        if expected != hello.name || objection.is_some() {
+            let why = objection.unwrap_or_else(|| format!("{expected} was expected there, {} answered", hello.name));
+            out.push(Effect::Log(Note::LinkRefused(why)));
+            self.peers.undial(&expected);
+            out.push(Effect::HangUp(link));
+            return;
+        }
+        self.introduce(now, hello, out);
+        let have = hello.durable.get(&self.origin);
+        if let Some(peer) = self.peers.get_mut(&hello.name) {
+            peer.dialled = Some(number);
+            peer.welcome = true;
+            // The stream goes on where the other's log ends, whatever was on its way when the link broke.
+            peer.sent = have;
+            peer.acked = have;
+            peer.reading = false;
+        }
+        self.linked(now, link, hello, out);
+        self.catch_up(&hello.name, out);
+    }
+
+    fn introduce(&mut self, now: Now, hello: &LinkHello, out: &mut Vec<Effect>) {
+        self.clock.observe(hello.clock);
+        let peer = self.peers.by_name.entry(hello.name.clone()).or_default();
+        let new_node = peer.node.is_some_and(|node| node.0 != hello.node);
+        peer.node = Some(NodeId(hello.node));
+        peer.rank = hello.rank.or(peer.rank);
+        peer.heard = Some(now.mono);
+        if new_node {
+            self.log.forget(&hello.name);
+        }
+        self.tell_members(now, out);
+    }
+
+    fn linked(&mut self, now: Now, link: LinkId, hello: &LinkHello, out: &mut Vec<Effect>) {
+        out.push(Effect::Log(Note::Linked(hello.name.clone())));
+        self.elect(now, ElectionInput::LinkUp(hello.name.clone()), out);
+        self.vector_arrived(now, link, &hello.name, &hello.durable, false, out);
+    }
+
+    /// Events of one origin arrived: those that are new are appended, and acknowledged when they are durable.
+    fn events_arrived(&mut self, now: Now, link: LinkId, sender: &ServerName, events: &[Arc<Event>], out: &mut Vec<Effect>) {
+        if self.config.read_only.is_some() {
+            return;
+        }
+        let mut gap = None;
+        for event in events {
+            match self.log.offer(&event.id) {
+                Offer::Accept => {
+                    self.clock.observe(event.clock);
+                    self.state.apply(event);
+                    if event.id.origin.server == self.config.name {
+                        self.own_events.advance(&event.id);
+                    }
+                    let range = self.turn.replicated.entry(event.id.origin.clone()).or_insert((event.id.seq, event.id.seq));
+                    range.1 = event.id.seq;
+                    out.push(Effect::Append(event.clone()));
+                }
+                Offer::Duplicate => {}
+                Offer::Gap(from) => gap = Some((event.id.origin.clone(), from)),
+            }
+        }
+        if let Some(last) = events.last() {
+            let held = self.log.held().get(&last.id.origin);
+            self.turn.acks.entry(link).or_default().advance_to(&last.id.origin, held);
+            // A server sends its own events only when they are durable.
+            if last.id.origin.server == *sender {
+                let said = Position::from_iter([(last.id.origin.clone(), last.id.seq)]);
+                self.note_durable(now, sender, &said, out);
+            }
+        }
+        if let Some((origin, from)) = gap {
+            self.pull(&origin, from, Some(link), out);
+        }
+        self.settle_bounds();
+        self.unpark(now, out);
+    }
+
+    fn vector_arrived(
+        &mut self, now: Now, link: LinkId, name: &ServerName, durable: &Position, answer: bool, out: &mut Vec<Effect>,
+    ) {
+        let own = durable.get(&self.origin);
+        if let Some(peer) = self.peers.get_mut(name) {
+            peer.acked = peer.acked.max(own);
+        }
+        self.note_durable(now, name, durable, out);
+        for (origin, from) in self.log.missing(durable) {
+            self.pull(&origin, from, Some(link), out);
+        }
+        if answer {
+            let message = LinkMessage::Vector { durable: self.log.held().clone(), answer: false };
+            out.push(Effect::Link { to: vec![link], message, prompt: false });
+        }
+        self.catch_up(name, out);
+    }
+
+    /// Asks for events: on the link given, or wherever the origin's own server, or else any, can be reached.
+    pub(super) fn pull(&mut self, origin: &Origin, from: u64, link: Option<LinkId>, out: &mut Vec<Effect>) {
+        let own = || self.peers.by_name.get(&origin.server).and_then(super::peers::Peer::link);
+        let Some(link) = link.or_else(own).or_else(|| self.peers.links().first().copied()) else { return };
+        out.push(Effect::Link { to: vec![link], message: LinkMessage::Pull { origin: origin.clone(), from }, prompt: true });
+    }
+
+    /// Reads what a peer lacks of our own events, where the stream alone will not bring it.
+    fn catch_up(&mut self, name: &ServerName, out: &mut Vec<Effect>) {
+        let last = self.log.held().get(&self.origin);
+        let cap = self.config.caps.unacknowledged;
+        let unsent = self.turn.own.first().map_or(last, |event| event.id.seq - 1);
+        let Some(peer) = self.peers.get_mut(name) else { return };
+        let Some(link) = peer.dialled.filter(|_| peer.welcome) else { return };
+        if peer.reading || peer.sent >= unsent || peer.sent.saturating_sub(peer.acked) >= cap {
+            return;
+        }
+        peer.reading = true;
+        let from = peer.sent + 1;
+        self.start_range(LinkId::Dialled(link), true, self.origin.clone(), from, out);
+    }
+
+    /// Events were read for a peer.
+    pub(super) fn range_read(&mut self, link: LinkId, catch_up: bool, events: Vec<Event>, out: &mut Vec<Effect>) {
+        let Some(name) = self.peers.at(link).cloned() else { return };
+        let last = events.last().map(|event| event.id.seq);
+        if !events.is_empty() {
+            let events = events.into_iter().map(Arc::new).collect();
+            out.push(Effect::Link { to: vec![link], message: LinkMessage::Events { events }, prompt: false });
+        }
+        if catch_up {
+            if let Some(peer) = self.peers.get_mut(&name) {
+                peer.reading = false;
+                peer.sent = peer.sent.max(last.unwrap_or(0));
+            }
+            if last.is_some() {
+                self.catch_up(&name, out);
+            }
+        }
+    }
+
+    pub(super) fn range_failed(&mut self, link: LinkId) {
+        if let Some(peer) = self.peers.at(link).cloned().and_then(|name| self.peers.by_name.get_mut(&name)) {
+            peer.reading = false;
+        }
+    }
+
+    /// The turn ends: own events go to every peer in one message, acknowledgements and log lines in one each.
+    pub(super) fn flush(&mut self, _now: Now, out: &mut Vec<Effect>) {
+        let own = std::mem::take(&mut self.turn.own);
+        if let (Some(first), Some(last)) = (own.first().map(|event| event.id.seq), own.last().map(|event| event.id.seq)) {
+            let cap = self.config.caps.unacknowledged;
+            let mut to = Vec::new();
+            for peer in self.peers.by_name.values_mut() {
+                let Some(link) = peer.dialled.filter(|_| peer.welcome) else { continue };
+                // A peer that is behind is caught up from the store, within its window.
+                if peer.sent + 1 == first && !peer.reading && peer.sent.saturating_sub(peer.acked) < cap {
+                    peer.sent = last;
+                    to.push(LinkId::Dialled(link));
+                }
+            }
+            let batch = self.config.caps.batch;
+            if !to.is_empty() {
+                for events in own.chunks(batch) {
+                    let message = LinkMessage::Events { events: events.to_vec() };
+                    out.push(Effect::Link { to: to.clone(), message, prompt: false });
+                }
+            }
+            let names: Vec<ServerName> = self.peers.by_name.keys().cloned().collect();
+            names.iter().for_each(|name| self.catch_up(name, out));
+        }
+        for (origin, range) in std::mem::take(&mut self.turn.replicated) {
+            out.push(Effect::Log(Note::Replicated { origin, range, clock: self.clock.now() }));
+        }
+        for (link, durable) in std::mem::take(&mut self.turn.acks) {
+            out.push(Effect::Link { to: vec![link], message: LinkMessage::Ack { durable }, prompt: false });
+        }
+    }
+
+    /// Tells one peer what is held here, and every peer the bound below which no event of ours will come.
+    pub(super) fn exchange(&mut self, out: &mut Vec<Effect>) {
+        let links = self.peers.links();
+        if links.is_empty() {
+            return;
+        }
+        let one = links[self.random.below(links.len() as u64) as usize];
+        let message = LinkMessage::Vector { durable: self.log.held().clone(), answer: true };
+        out.push(Effect::Link { to: vec![one], message, prompt: false });
+        if self.config.voters.contains(&self.config.name) {
+            let clock = self.clock.tick();
+            let message = LinkMessage::Bound { clock, events: self.own_events.clone() };
+            out.push(Effect::Link { to: links, message, prompt: false });
+        }
+        let names: Vec<ServerName> = self.peers.by_name.keys().cloned().collect();
+        names.iter().for_each(|name| self.catch_up(name, out));
+    }
+
+    fn settle_bounds(&mut self) {
+        let held = self.log.held();
+        for bounds in self.bounds.values_mut() {
+            if let Some((clock, _)) = bounds.next.take_if(|(_, events)| held.covers(events)) {
+                bounds.reached = bounds.reached.max(clock);
+            }
+        }
+    }
+
+    /// Every event up to here is held, and none will ever be inserted; `None` without voters, and until each was heard.
+    pub(super) fn stable(&self) -> Option<Clock> {
+        let bound = |voter: &ServerName| {
+            if *voter == self.config.name {
+                Some(self.clock.now())
+            } else {
+                self.bounds.get(voter).map(|bounds| bounds.reached).filter(|&clock| clock > Clock::ZERO)
+            }
+        };
+        let bounds: Option<Vec<Clock>> = self.config.voters.iter().map(bound).collect();
+        bounds.and_then(|bounds| bounds.into_iter().min())
+    }
+}

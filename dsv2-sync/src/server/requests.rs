@@ -1,0 +1,296 @@
+//! Requests: waiting for what they depend on, reads, and forwarding where this server may not write.
+
+use std::collections::BTreeMap;
+
+use dsv2_core::{
+    ClockReport, Code, Failure, HistoryPage, HistoryQuery, HistorySpan, LogicalClock, Mono, Now, Outcome, PeerReport, Reply,
+    ReplyBody, Request, RequestBody, StatusReport, Subject,
+};
+
+use super::io::{Effect, LinkId, Read, ReadResult};
+use super::{ReplyTo, Server};
+use crate::clock_sync::ClockSync;
+use crate::election::Election;
+use crate::guard::is_plausible;
+use crate::link::LinkMessage;
+use crate::replication::ReplicationLog;
+
+/// Requests that wait for events which their client has seen elsewhere.
+#[derive(Debug, Default)]
+pub(super) struct Parked {
+    requests: BTreeMap<(Mono, u64), (ReplyTo, Box<Request>)>,
+    next: u64,
+}
+
+impl Parked {
+    pub(super) fn is_empty(&self) -> bool {
+        self.requests.is_empty()
+    }
+
+    pub(super) fn deadline(&self) -> Option<Mono> {
+        self.requests.first_key_value().map(|((at, _), _)| *at)
+    }
+}
+
+/// A read of the store that is under way, and what it is for.
+#[derive(Debug)]
+pub(super) enum Reading {
+    /// To answer a `history`.
+    History { to: ReplyTo, request: Box<Request> },
+    /// To answer a pull on a link, or to catch a peer up.
+    Range { link: LinkId, catch_up: bool },
+}
+
+/// A request that a voter was asked to carry out.
+#[derive(Debug)]
+pub(super) struct Forwarded {
+    to: ReplyTo,
+    request: Box<Request>,
+    link: LinkId,
+    pub(super) deadline: Mono,
+}
+
+impl Server {
+    /// A request arrived, from a client or from another server.
+    pub(super) fn request(&mut self, now: Now, to: ReplyTo, request: Box<Request>, out: &mut Vec<Effect>) {
+        self.requests += 1;
+        if let Some(clock) = request.clock.filter(|&clock| !is_plausible(&self.clock, now, clock)) {
+            self.observe(now, None);
+            let failure = Failure::rejected(Code::BadClock, format!("clock {clock} is further ahead than any clock can be"));
+            return self.refuse(now, to, &request, failure, out);
+        }
+        self.observe(now, request.clock);
+        self.count_message(now, out);
+        let behind = request.ext.position.as_ref().is_some_and(|position| !self.log.held().covers(position));
+        if behind {
+            self.park(now, to, request, out);
+        } else {
+            self.carry_out(now, to, request, out);
+        }
+    }
+
+    fn carry_out(&mut self, now: Now, to: ReplyTo, request: Box<Request>, out: &mut Vec<Effect>) {
+        let body = match &request.body {
+            RequestBody::Login { .. } | RequestBody::Channel { .. } | RequestBody::Publish { .. } | RequestBody::Message { .. } => {
+                if self.config.may_write() || self.config.read_only.is_some() {
+                    self.write(now, to, request, out);
+                } else {
+                    self.forward(now, to, request, out);
+                }
+                return;
+            }
+            RequestBody::History(query) => {
+                let query = query.clone();
+                return self.history(now, to, request, &query, out);
+            }
+            RequestBody::Users => ReplyBody::Users(self.state.users().map(ToString::to_string).collect()),
+            RequestBody::Channels => ReplyBody::Channels(self.state.channels().map(ToString::to_string).collect()),
+            RequestBody::Status => ReplyBody::Status(Box::new(self.report(now))),
+            RequestBody::Clock => ReplyBody::Time { wall: self.wall_now(now), resolution_us: 1_000 },
+            RequestBody::Election => ReplyBody::Election,
+            RequestBody::Rank(_) | RequestBody::List | RequestBody::Heartbeat(_) => {
+                let failure = Failure::rejected(Code::UnknownService, "the reference answers this, not a server");
+                return self.refuse(now, to, &request, failure, out);
+            }
+            _ => {
+                let failure = Failure::rejected(Code::UnknownService, "this server does not know the service");
+                return self.refuse(now, to, &request, failure, out);
+            }
+        };
+        let reply = self.reply_to(now, &request, body, true);
+        self.send_reply(to, reply, false, out);
+    }
+
+    /// Keeps a request until the events it depends on have arrived, and asks for them.
+    fn park(&mut self, now: Now, to: ReplyTo, request: Box<Request>, out: &mut Vec<Effect>) {
+        if self.parked.requests.len() >= self.config.caps.parked {
+            let failure = Failure::rejected(Code::Full, "too many requests wait for events of other servers");
+            return self.refuse(now, to, &request, failure, out);
+        }
+        if let Some(position) = &request.ext.position {
+            for (origin, from) in self.log.missing(position) {
+                self.pull(&origin.clone(), from, None, out);
+            }
+        }
+        self.parked.next += 1;
+        let deadline = now.mono + self.config.timing.catch_up;
+        self.parked.requests.insert((deadline, self.parked.next), (to, request));
+    }
+
+    /// Events arrived: carries out what waited for them.
+    pub(super) fn unpark(&mut self, now: Now, out: &mut Vec<Effect>) {
+        if self.parked.requests.is_empty() {
+            return;
+        }
+        let held = self.log.held();
+        let covered = |request: &Request| request.ext.position.as_ref().is_none_or(|position| held.covers(position));
+        let ready: Vec<_> = self.parked.requests.iter().filter(|(_, (_, request))| covered(request)).map(|(key, _)| *key).collect();
+        for key in ready {
+            if let Some((to, request)) = self.parked.requests.remove(&key) {
+                self.carry_out(now, to, request, out);
+            }
+        }
+    }
+
+    pub(super) fn expire_parked(&mut self, now: Now, out: &mut Vec<Effect>) {
+        while let Some(entry) = self.parked.requests.first_entry().filter(|entry| entry.key().0 <= now.mono) {
+            let (to, request) = entry.remove();
+            let failure = Failure::rejected(Code::NotReady, "this server has not yet received what the client has seen elsewhere");
+            self.refuse(now, to, &request, failure, out);
+        }
+    }
+
+    fn history(&mut self, now: Now, to: ReplyTo, request: Box<Request>, query: &HistoryQuery, out: &mut Vec<Effect>) {
+        let feed = match &query.subject {
+            Subject::Topic(topic) => self.state.feed(topic),
+            subject => subject.feed(),
+        };
+        let Some(feed) = feed else {
+            let failure = Failure::rejected(Code::UnknownChannel, "topic is neither a channel nor a user");
+            return self.refuse(now, to, &request, failure, out);
+        };
+        if self.reads.len() >= self.config.caps.parked {
+            return self.refuse(now, to, &request, Failure::rejected(Code::Full, "too many reads are under way"), out);
+        }
+        let limit = usize::try_from(query.limit).unwrap_or(usize::MAX).min(self.config.caps.page);
+        let read = match &query.span {
+            HistorySpan::After(position) => Read::After { feed, position: position.clone(), limit },
+            HistorySpan::Before(key) => Read::Before { feed, key: key.clone(), limit },
+        };
+        let token = self.token();
+        self.reads.insert(token, Reading::History { to, request });
+        out.push(Effect::Read { token, read });
+    }
+
+    pub(super) fn start_range(&mut self, link: LinkId, catch_up: bool, origin: dsv2_core::Origin, from: u64, out: &mut Vec<Effect>) {
+        let token = self.token();
+        self.reads.insert(token, Reading::Range { link, catch_up });
+        out.push(Effect::Read { token, read: Read::Range { origin, from, limit: self.config.caps.batch } });
+    }
+
+    /// The store answered.
+    pub(super) fn read_done(&mut self, now: Now, token: u64, result: Result<ReadResult, String>, out: &mut Vec<Effect>) {
+        match (self.reads.remove(&token), result) {
+            (Some(Reading::History { to, request }), Ok(ReadResult::Page { mut events, next, heads, more })) => {
+                events.retain(|event| !self.state.is_twin(&event.id));
+                let events = HistoryPage::publications(&events);
+                let page = HistoryPage { events, next, heads, more, stable: self.stable() };
+                let reply = self.reply_to(now, &request, ReplyBody::History(page), true);
+                self.send_reply(to, reply, false, out);
+            }
+            (Some(Reading::History { to, request }), result) => {
+                let why = result.err().unwrap_or_else(|| "the store answered something else".to_owned());
+                self.refuse(now, to, &request, Failure::rejected(Code::NotReady, why), out);
+            }
+            (Some(Reading::Range { link, catch_up }), Ok(ReadResult::Range(events))) => {
+                self.range_read(link, catch_up, events, out);
+            }
+            (Some(Reading::Range { link, .. }), result) => {
+                self.range_failed(link);
+                let why = result.err().unwrap_or_else(|| "the store answered something else".to_owned());
+                out.push(Effect::Log(super::Note::Trouble(format!("events could not be read for another server: {why}"))));
+            }
+            (None, _) => {}
+        }
+    }
+
+    /// Hands a write to a voter: servers that are none replicate and serve reads only.
+    fn forward(&mut self, now: Now, to: ReplyTo, mut request: Box<Request>, out: &mut Vec<Effect>) {
+        let alive = self.peers.alive(now.mono, self.config.timing.silence).find(|name| self.config.voters.contains(*name)).cloned();
+        let link = alive.and_then(|name| self.peers.by_name.get(&name).and_then(super::peers::Peer::link));
+        let Some(link) = link.filter(|_| self.forwarded.len() < self.config.caps.waiting) else {
+            return self.refuse(now, to, &request, Failure::rejected(Code::Minority, "no voter can be reached"), out);
+        };
+        let ticket = self.token();
+        request.clock = Some(self.clock.tick());
+        let message = LinkMessage::Forward { ticket, body: request.encode(), level: self.config.default_level() };
+        let deadline = now.mono + self.config.timing.write + self.config.timing.silence;
+        self.forwarded.insert(ticket, Forwarded { to, request, link, deadline });
+        out.push(Effect::Link { to: vec![link], message, prompt: false });
+    }
+
+    /// Another server forwarded a request.
+    pub(super) fn forward_arrived(&mut self, now: Now, link: LinkId, ticket: u64, body: &[u8], level: dsv2_core::Level, out: &mut Vec<Effect>) {
+        let to = ReplyTo::Forwarder { link, ticket };
+        match Request::decode(body, &self.config.limits()) {
+            Ok(mut request) if self.config.may_write() => {
+                request.ext.level.get_or_insert(level);
+                self.request(now, to, Box::new(request), out);
+            }
+            Ok(request) => {
+                self.refuse(now, to, &request, Failure::rejected(Code::NotReady, "this server may not write"), out);
+            }
+            Err(refusal) => {
+                let reply = refusal.reply(self.clock.now(), self.wall_now(now).timestamp());
+                self.send_reply(to, reply, false, out);
+            }
+        }
+    }
+
+    /// A voter answered a forwarded request.
+    pub(super) fn forward_answered(&mut self, now: Now, ticket: u64, body: &[u8], out: &mut Vec<Effect>) {
+        let Some(forwarded) = self.forwarded.remove(&ticket) else { return };
+        let service = forwarded.request.body.service();
+        match Reply::decode(service, body, &self.config.limits()) {
+            Ok(mut reply) => {
+                self.observe(now, reply.clock);
+                reply.format = forwarded.request.format;
+                self.send_reply(forwarded.to, reply, false, out);
+            }
+            Err(why) => {
+                let failure = Failure::unknown(Code::ServerLost, format!("the answer of the voter cannot be read: {why}"));
+                self.refuse(now, forwarded.to, &forwarded.request, failure, out);
+            }
+        }
+    }
+
+    /// The link to a voter is gone: whether it carried out what was forwarded cannot be told.
+    pub(super) fn forwards_lost(&mut self, now: Now, link: LinkId, out: &mut Vec<Effect>) {
+        self.end_forwards(now, |forwarded| forwarded.link == link, "the voter that took the request is gone", out);
+    }
+
+    pub(super) fn expire_forwarded(&mut self, now: Now, out: &mut Vec<Effect>) {
+        self.end_forwards(now, |forwarded| forwarded.deadline <= now.mono, "the voter did not answer in time", out);
+    }
+
+    fn end_forwards(&mut self, now: Now, ended: impl Fn(&Forwarded) -> bool, why: &str, out: &mut Vec<Effect>) {
+        let tickets: Vec<u64> = self.forwarded.iter().filter(|(_, forwarded)| ended(forwarded)).map(|(&ticket, _)| ticket).collect();
+        for forwarded in tickets.iter().filter_map(|ticket| self.forwarded.remove(ticket)).collect::<Vec<_>>() {
+            let failure = Failure { code: Code::ServerLost, outcome: Outcome::Unknown, text: why.to_owned() };
+            let reply = self.reply_to(now, &forwarded.request, ReplyBody::Failed(failure), false);
+            self.send_reply(forwarded.to, reply, true, out);
+        }
+    }
+
+    /// How this server is.
+    #[must_use]
+    pub fn report(&self, now: Now) -> StatusReport {
+        let mut report = StatusReport::new(self.config.name.clone(), format!("{:032x}", self.config.node.0));
+        let own = self.log.held().get(&self.origin);
+        report.origin = (own > 0).then(|| self.origin.to_string());
+        report.ready = self.is_ready();
+        report.trouble = self.config.read_only.clone().or_else(|| (!self.has_majority(now.mono)).then(|| "too few voters can be reached".into()));
+        report.rank = self.registry.rank;
+        report.coordinator = self.election.coordinator().map(|coordinator| coordinator.name.clone());
+        report.epoch = self.election.epoch().number;
+        report.clock = self.clock.now();
+        let wall = self.wall.status(now);
+        report.wall = ClockReport { offset_us: wall.offset_us, error_bound_us: wall.error_bound_us, slewing: wall.slewing };
+        report.voters = self.config.voters.iter().cloned().collect();
+        report.position = self.log.held().clone();
+        report.stable = self.stable();
+        report.peers = self.peers.by_name.iter().map(|(name, peer)| PeerReport {
+            name: name.clone(),
+            address: peer.address.clone(),
+            rank: peer.rank,
+            connected: peer.is_alive(now.mono, self.config.timing.silence),
+            lag: own.saturating_sub(peer.acked),
+        }).collect();
+        report.users = self.state.users().len() as u64;
+        report.channels = self.state.channels().len() as u64;
+        report.events = self.state.events();
+        report.requests = self.requests;
+        report.conflicts = self.state.conflicts().map(str::to_owned).collect();
+        report
+    }
+}

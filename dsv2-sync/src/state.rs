@@ -1,0 +1,330 @@
+//! The state that the events add up to: who exists, what was said, under which identities.
+//!
+//! The fold does not depend on the order in which events arrive, as long as each origin's come in theirs: users and
+//! channels are created by the event with the smallest key, a message is the event with the smallest key among those of
+//! one identity and content. So two servers that hold the same events are in the same state.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use dsv2_core::{
+    ChannelName, Clock, Event, EventBody, EventId, Feed, MessageId, OrderKey, Origin, Position, ServerName, Topic, UserName,
+};
+
+/// The fold of all events held.
+///
+/// Memory: about 60 bytes a message, for its identity; the texts stay in the store.
+#[derive(Debug, Default)]
+pub struct State {
+    users: BTreeMap<UserName, Creation>,
+    channels: BTreeMap<ChannelName, Creation>,
+    origins: Origins,
+    /// Every message by the digest of its identity. Never iterated: its order would differ from run to run.
+    messages: HashMap<u128, Known>,
+    /// Messages that share an identity with one in `messages` and say something else.
+    namesakes: BTreeMap<(u128, u64), Known>,
+    /// Events whose message stands in another event with a smaller key; histories leave them out.
+    twins: BTreeSet<EventId>,
+    heads: HashMap<(ServerName, Topic), EventId>,
+    conflicts: BTreeSet<String>,
+    events: u64,
+}
+
+/// A user's or a channel's creation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Creation {
+    /// The event that holds it.
+    pub key: OrderKey,
+    /// The identity of the request that asked for it.
+    pub id: MessageId,
+}
+
+/// What is remembered of a message.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    content: u64,
+    clock: Clock,
+    origin: u32,
+    seq: u64,
+}
+
+/// What is known of an identity.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lookup {
+    /// Never seen.
+    New,
+    /// Seen with the same content; carries the event that counts.
+    Same(EventId),
+    /// Seen with other content.
+    Other,
+}
+
+#[derive(Debug, Default)]
+struct Origins {
+    list: Vec<Origin>,
+    index: BTreeMap<Origin, u32>,
+}
+
+impl Origins {
+    fn intern(&mut self, origin: &Origin) -> u32 {
+        if let Some(&index) = self.index.get(origin) {
+            return index;
+        }
+        // A process that saw 2^32 lives of servers has other trouble.
+        let index = u32::try_from(self.list.len()).unwrap_or(u32::MAX);
+        self.list.push(origin.clone());
+        self.index.insert(origin.clone(), index);
+        index
+    }
+
+    fn id(&self, known: Known) -> EventId {
+        EventId { origin: self.list[known.origin as usize].clone(), seq: known.seq }
+    }
+}
+
+impl State {
+    /// Takes an event into account. Each is to be applied once, in the order of its origin.
+    pub fn apply(&mut self, event: &Event) {
+        self.events += 1;
+        match &event.body {
+            EventBody::UserLogin { user } => {
+                create(&mut self.users, user.clone(), event);
+                if self.channels.contains_key(user.as_str()) {
+                    self.conflicts.insert(user.as_str().to_owned());
+                }
+            }
+            EventBody::ChannelCreate { channel } => {
+                create(&mut self.channels, channel.clone(), event);
+                if self.users.contains_key(channel.as_str()) {
+                    self.conflicts.insert(channel.as_str().to_owned());
+                }
+            }
+            EventBody::Publish { .. } | EventBody::Message { .. } => self.apply_message(event),
+        }
+        if let Some(topic) = event.body.topic() {
+            let head = self.heads.entry((event.id.origin.server.clone(), topic));
+            head.and_modify(|head| head.clone_from(&event.id)).or_insert_with(|| event.id.clone());
+        }
+    }
+
+    fn apply_message(&mut self, event: &Event) {
+        let identity = identity(&event.message_id, &event.body);
+        let content = content(&event.body);
+        let origin = self.origins.intern(&event.id.origin);
+        let new = Known { content, clock: event.clock, origin, seq: event.id.seq };
+        let held = match self.messages.get_mut(&identity) {
+            None => {
+                self.messages.insert(identity, new);
+                return;
+            }
+            Some(held) if held.content == content => held,
+            Some(_) => match self.namesakes.entry((identity, content)) {
+                std::collections::btree_map::Entry::Vacant(vacant) => {
+                    vacant.insert(new);
+                    return;
+                }
+                std::collections::btree_map::Entry::Occupied(occupied) => occupied.into_mut(),
+            },
+        };
+        let held_id = self.origins.id(*held);
+        let later = if event.key() < (OrderKey { clock: held.clock, id: held_id.clone() }) {
+            *held = new;
+            held_id
+        } else {
+            event.id.clone()
+        };
+        self.twins.insert(later);
+    }
+
+    /// What is known of a message's identity and content.
+    #[must_use]
+    pub fn lookup(&self, id: &MessageId, body: &EventBody) -> Lookup {
+        let identity = identity(id, body);
+        let Some(held) = self.messages.get(&identity) else { return Lookup::New };
+        let content = content(body);
+        if held.content == content {
+            return Lookup::Same(self.origins.id(*held));
+        }
+        self.namesakes.get(&(identity, content)).map_or(Lookup::Other, |held| Lookup::Same(self.origins.id(*held)))
+    }
+
+    /// A user's creation.
+    #[must_use]
+    pub fn user(&self, name: &str) -> Option<&Creation> {
+        self.users.get(name)
+    }
+
+    /// A channel's creation.
+    #[must_use]
+    pub fn channel(&self, name: &str) -> Option<&Creation> {
+        self.channels.get(name)
+    }
+
+    /// The users' names, in their order.
+    pub fn users(&self) -> impl ExactSizeIterator<Item = &UserName> {
+        self.users.keys()
+    }
+
+    /// The channels' names, in their order.
+    pub fn channels(&self) -> impl ExactSizeIterator<Item = &ChannelName> {
+        self.channels.keys()
+    }
+
+    /// The last event of a server on a topic, over all of its lives.
+    #[must_use]
+    pub fn head(&self, server: &ServerName, topic: &Topic) -> Option<&EventId> {
+        self.heads.get(&(server.clone(), topic.clone()))
+    }
+
+    /// Whether the event's message counts by another event, so that a history leaves this one out.
+    #[must_use]
+    pub fn is_twin(&self, event: &EventId) -> bool {
+        self.twins.contains(event)
+    }
+
+    /// The feed that a bare name means: the channel's, or else the user's inbox.
+    #[must_use]
+    pub fn feed(&self, topic: &str) -> Option<Feed> {
+        match (self.channels.get_key_value(topic), self.users.get_key_value(topic)) {
+            (Some((channel, _)), _) => Some(Feed::Channel(channel.clone())),
+            (None, Some((user, _))) => Some(Feed::Inbox(user.clone())),
+            (None, None) => None,
+        }
+    }
+
+    /// Names that became user on one side of a partition and channel on the other. Both exist.
+    pub fn conflicts(&self) -> impl Iterator<Item = &str> {
+        self.conflicts.iter().map(String::as_str)
+    }
+
+    /// How many events it holds.
+    #[must_use]
+    pub fn events(&self) -> u64 {
+        self.events
+    }
+
+    /// A digest of what clients can see of the state; equal states have equal digests. Together with equal positions it
+    /// says that two servers are the same.
+    #[must_use]
+    pub fn digest(&self, position: &Position) -> u64 {
+        let mut hash = Fnv::default();
+        for (name, creation) in &self.users {
+            hash.text(name.as_str());
+            hash.text(&creation.key.to_string());
+        }
+        for (name, creation) in &self.channels {
+            hash.text(name.as_str());
+            hash.text(&creation.key.to_string());
+        }
+        for twin in &self.twins {
+            hash.text(&twin.to_string());
+        }
+        for (origin, seq) in position.iter() {
+            hash.text(&origin.to_string());
+            hash.text(&seq.to_string());
+        }
+        hash.0
+    }
+}
+
+/// Keeps the creation with the smallest key.
+fn create<K: Ord>(table: &mut BTreeMap<K, Creation>, name: K, event: &Event) {
+    let creation = Creation { key: event.key(), id: event.message_id.clone() };
+    let held = table.entry(name).or_insert_with(|| creation.clone());
+    if creation.key < held.key {
+        *held = creation;
+    }
+}
+
+/// The identity of a message as a number: a client's own key counts within its user and topic, the others everywhere.
+fn identity(id: &MessageId, body: &EventBody) -> u128 {
+    match id {
+        MessageId::Foreign(digest) => *digest,
+        MessageId::Request { .. } | MessageId::Key(_) => id.scoped_digest(body),
+    }
+}
+
+fn content(body: &EventBody) -> u64 {
+    // The upper half of a cryptographic digest is one itself.
+    (body.digest() >> 64) as u64
+}
+
+/// FNV-1a; for comparing states, not for keeping secrets.
+#[derive(Debug)]
+pub(crate) struct Fnv(pub(crate) u64);
+
+impl Default for Fnv {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Fnv {
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+
+    pub(crate) fn text(&mut self, text: &str) {
+        self.bytes(text.as_bytes());
+        self.bytes(&[0xff]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dsv2_core::{IdempotencyKey, Timestamp};
+
+    fn event(server: &str, seq: u64, clock: u64, key: &str, text: &str) -> Event {
+        Event {
+            id: EventId { origin: Origin { server: server.parse().expect("a name"), incarnation: 1 }, seq },
+            clock: Clock::new(clock).expect("in range"),
+            prev: None,
+            message_id: MessageId::Key(IdempotencyKey::new(key).expect("a key")),
+            timestamp: Timestamp::default(),
+            body: EventBody::Publish {
+                user: "ana".parse().expect("a name"),
+                channel: "dev".parse().expect("a name"),
+                message: text.into(),
+            },
+        }
+    }
+
+    #[test]
+    fn the_smallest_key_of_a_message_counts_whatever_came_first() {
+        let (early, late) = (event("s2", 1, 3, "k", "hi"), event("s1", 1, 5, "k", "hi"));
+        for order in [[&early, &late], [&late, &early]] {
+            let mut state = State::default();
+            order.into_iter().for_each(|event| state.apply(event));
+            assert!(state.is_twin(&late.id) && !state.is_twin(&early.id));
+            assert_eq!(state.lookup(&early.message_id, &early.body), Lookup::Same(early.id.clone()));
+        }
+    }
+
+    #[test]
+    fn one_identity_with_two_contents_is_two_messages_and_refused_to_a_third() {
+        let mut state = State::default();
+        let (a, b) = (event("s1", 1, 1, "k", "a"), event("s2", 1, 2, "k", "b"));
+        state.apply(&a);
+        assert_eq!(state.lookup(&b.message_id, &b.body), Lookup::Other);
+        state.apply(&b);
+        assert!(!state.is_twin(&a.id) && !state.is_twin(&b.id));
+        assert_eq!(state.lookup(&b.message_id, &b.body), Lookup::Same(b.id.clone()));
+        let c = event("s1", 2, 3, "k", "c");
+        assert_eq!(state.lookup(&c.message_id, &c.body), Lookup::Other);
+    }
+
+    #[test]
+    fn a_key_is_scoped_by_user_and_topic() {
+        let mut state = State::default();
+        let mut other = event("s1", 1, 1, "k", "a");
+        state.apply(&other);
+        other.body = EventBody::Publish {
+            user: "bob".parse().expect("a name"),
+            channel: "dev".parse().expect("a name"),
+            message: "a".into(),
+        };
+        assert_eq!(state.lookup(&other.message_id, &other.body), Lookup::New);
+    }
+}
