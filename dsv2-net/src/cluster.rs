@@ -11,12 +11,15 @@
 //! ```
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use dsv2_core::{Format, ServerName};
 use dsv2_sync::election::CoordinatorRank;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 use crate::endpoint::{BindError, Endpoint};
-use crate::engine::{Broker, BrokerConfig, Proxy, ProxyConfig};
+use crate::engine::{Broker, BrokerConfig, DrainReport, Proxy, ProxyConfig};
 use crate::reference::{Reference, ReferenceError, ReferenceOptions};
 use crate::refuse::EnvelopeRefuser;
 use crate::server::{Server, ServerError, ServerOptions};
@@ -122,9 +125,45 @@ pub enum ClusterError {
 pub struct Cluster {
     endpoints: Endpoints,
     reference: Option<Reference>,
-    broker: Broker,
-    proxy: Proxy,
+    broker: Forwarder,
+    proxy: Forwarder,
     servers: Vec<Slot>,
+}
+
+/// The broker or the proxy. Dropping it stops it at once.
+#[derive(Debug)]
+struct Forwarder {
+    stop: Option<oneshot::Sender<()>>,
+    task: JoinHandle<DrainReport>,
+}
+
+impl Forwarder {
+    fn start<F>(run: impl FnOnce(oneshot::Receiver<()>) -> F) -> Self
+    where
+        F: Future<Output = DrainReport> + Send + 'static,
+    {
+        let (stop, stopped) = oneshot::channel();
+        let run = run(stopped);
+        Self { stop: Some(stop), task: tokio::spawn(run) }
+    }
+
+    async fn stop(&mut self) {
+        let asked = self.stop.take().is_some_and(|stop| stop.send(()).is_ok());
+        if asked {
+            // It ends by its own deadline; a panic in it has been logged by the runtime.
+            let _panicked = (&mut self.task).await.is_err();
+        }
+    }
+}
+
+impl Drop for Forwarder {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn one<'a>(mut endpoints: impl Iterator<Item = &'a Endpoint>) -> Result<Endpoint, ClusterError> {
+    endpoints.next().cloned().ok_or_else(|| ClusterError::Options("a part listens nowhere".to_owned()))
 }
 
 /// A server of the cluster, running or not.
@@ -141,21 +180,28 @@ impl Cluster {
     /// [`ClusterError`]; nothing runs then.
     pub async fn start(options: ClusterOptions) -> Result<Self, ClusterError> {
         let wanted = Plan::new(&options)?;
-        let broker_config = BrokerConfig::new(wanted.part(0, "clients")?, wanted.part(1, "servers")?);
-        let broker = Broker::bind(broker_config, EnvelopeRefuser::default()).await?;
-        let proxy = Proxy::bind(ProxyConfig::new(wanted.part(2, "publishers")?, wanted.part(3, "subscribers")?)).await?;
+        let mut broker = BrokerConfig::default();
+        broker.clients = vec![wanted.part(0, "clients")?];
+        broker.servers = vec![wanted.part(1, "servers")?];
+        let broker = Broker::bind(broker, Arc::new(EnvelopeRefuser::default())).await?;
+        let mut proxy = ProxyConfig::default();
+        proxy.publishers = vec![wanted.part(2, "publishers")?];
+        proxy.subscribers = vec![wanted.part(3, "subscribers")?];
+        let proxy = Proxy::bind(proxy).await?;
         let mut reference = ReferenceOptions::default();
         reference.bind = wanted.part(4, "reference")?;
         reference.data = options.data.as_ref().map(|dir| dir.join("reference"));
         let reference = Reference::start(reference).await?;
         let mut endpoints = Endpoints {
-            clients: broker.client_endpoint().clone(),
-            servers: broker.server_endpoint().clone(),
-            publishers: proxy.publisher_endpoint().clone(),
-            subscribers: proxy.subscriber_endpoint().clone(),
+            clients: one(broker.client_endpoints())?,
+            servers: one(broker.server_endpoints())?,
+            publishers: one(proxy.publisher_endpoints())?,
+            subscribers: one(proxy.subscriber_endpoints())?,
             reference: reference.endpoint().clone(),
             links: Vec::new(),
         };
+        let broker = Forwarder::start(|stop| broker.run(stop));
+        let proxy = Forwarder::start(|stop| proxy.run(stop));
         let mut servers = Vec::new();
         for index in 0..options.servers {
             let mut server = ServerOptions::new(server_name(index)?);

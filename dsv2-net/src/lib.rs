@@ -13,12 +13,20 @@ pub mod port;
 pub mod zmtp;
 
 #[cfg(feature = "cluster")]
+pub mod cluster;
+#[cfg(feature = "cluster")]
 mod driver;
 #[cfg(feature = "cluster")]
 pub mod reference;
+#[cfg(feature = "cluster")]
+mod refuse;
 #[cfg(feature = "cluster")]
 pub mod server;
 #[cfg(any(feature = "client", feature = "cluster"))]
 mod time;
 
+#[cfg(feature = "cluster")]
+pub use cluster::Cluster;
+#[cfg(feature = "cluster")]
+pub use refuse::EnvelopeRefuser;
 pub use endpoint::{BindError, Endpoint, EndpointError};

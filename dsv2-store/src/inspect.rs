@@ -83,7 +83,8 @@ pub fn inspect(disk: &dyn Disk) -> Result<Inspection, StoreError> {
         Err(error) => return Err(error),
     };
     let found = scan(disk, manifest.as_ref())?;
-    let recovery = recovery_of(&found, manifest.is_none());
+    let mut recovery = recovery_of(&found, manifest.is_none());
+    recovery.metadata_missing = meta.is_none() && meta_damage.is_none() && found.last > 0;
     let kept_aside =
         disk.list(CUT_DIR).map_err(|e| StoreError::Io { action: "list", path: CUT_DIR.into(), source: e })?;
     Ok(Inspection {
@@ -138,6 +139,7 @@ impl Inspection {
         let recovery = &self.recovery;
         self.meta_damage.is_none()
             && !recovery.manifest_damaged
+            && !recovery.metadata_missing
             && recovery.lost.is_empty()
             && recovery.missing.is_empty()
             && recovery.waiting == 0
@@ -156,7 +158,7 @@ impl fmt::Display for Inspection {
                 )?;
             }
             (None, Some(damage)) => writeln!(f, "server    UNKNOWN: {damage}")?,
-            (None, None) => writeln!(f, "server    never started here")?,
+            (None, None) => writeln!(f, "server    no metadata")?,
         }
         writeln!(f, "log       {} events, last index {}", self.events, self.last_index)?;
         for file in &self.files {

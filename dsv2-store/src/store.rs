@@ -11,7 +11,7 @@ use crate::meta::Meta;
 ///   append ──► written, visible to reads ──► sync ──► durable
 /// ```
 ///
-/// Laws, which [`crate::testing::conformance`] checks (feature `testing`):
+/// Laws, which `testing::conformance` checks (feature `testing`):
 /// - an origin's events are held without gaps, in the order of their numbers, each at most once;
 /// - a call that fails with anything but [`StoreError::Io`] changes nothing;
 /// - what was appended before a successful [`EventStore::sync`] is there after any crash; of what came later, any

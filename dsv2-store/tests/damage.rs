@@ -216,6 +216,21 @@ fn a_file_may_be_gone() {
 }
 
 #[test]
+fn missing_notes_are_told() {
+    let (disk, given) = closed_log(14, 20);
+    let copy = MemDisk::new();
+    for path in LOG_FILES {
+        copy.put(path, disk.content(path).unwrap_or_default());
+    }
+    let store = open_mem(&copy);
+    assert!(store.recovery().metadata_missing);
+    assert_eq!((events(&store), store.recovery().lost.count()), (given, 0));
+    drop(store);
+    assert!(!open_mem(&copy).recovery().metadata_missing, "it is told once");
+    assert!(!open_mem(&MemDisk::new()).recovery().metadata_missing, "a new directory misses nothing");
+}
+
+#[test]
 fn waiting_events_are_served_once_the_missing_one_is_back() {
     let (disk, given) = closed_log(8, 40);
     let first = given.iter().find(|event| event.id.seq == 1).expect("the first of an origin");

@@ -46,9 +46,10 @@ fn message(message: &ElectionMessage) -> String {
 }
 
 fn effect(server: &ServerName, effect: &ElectionEffect) -> String {
+    let server = server.as_str();
     match effect {
         ElectionEffect::Save(of) => format!("{server:<6} saves epoch {}", epoch(of)),
-        ElectionEffect::Send { to, message: said } => format!("{server:<6} -> {to:<6} {}", message(said)),
+        ElectionEffect::Send { to, message: said } => format!("{server:<6} -> {:<6} {}", to.as_str(), message(said)),
         ElectionEffect::Announce(of) => format!("{server:<6} announces {} on the topic servers", who(Some(of))),
         ElectionEffect::Changed { old, new, reason } => {
             format!("{server:<6} CHANGES from {} to {}: {reason}", who(old.as_ref()), who(new.as_ref()))

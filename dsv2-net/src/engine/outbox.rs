@@ -511,3 +511,6 @@ fn remember(slot: &mut Option<Waker>, waker: &Waker) {
         _ => *slot = Some(waker.clone()),
     }
 }
+
+#[cfg(test)]
+mod tests;

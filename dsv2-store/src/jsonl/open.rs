@@ -29,10 +29,15 @@ impl JsonlStore {
             LockError::Held(holder) => StoreError::Locked { holder },
             LockError::Io(source) => StoreError::Io { action: "lock", path: "the data directory".to_owned(), source },
         })?;
-        let meta = load_meta(&*disk, &config)?;
+        let stored: Option<Meta> = record::load(&*disk, META_PATH)?;
         let manifest = load_manifest(&*disk)?;
         let found = scan(&*disk, manifest.as_ref())?;
         let mut recovery = recovery_of(&found, manifest.is_none());
+        recovery.metadata_missing = stored.is_none() && found.last > 0;
+        let meta = match stored {
+            Some(meta) => meta,
+            None => new_meta(&*disk, &config)?,
+        };
         let (manifest, repair) = plan(&found, manifest);
         let repair = match repair.run(&*disk) {
             Ok(kept_in) => {
@@ -80,10 +85,7 @@ impl JsonlStore {
     }
 }
 
-fn load_meta(disk: &dyn Disk, config: &JsonlConfig) -> Result<Meta, StoreError> {
-    if let Some(meta) = record::load(disk, META_PATH)? {
-        return Ok(meta);
-    }
+fn new_meta(disk: &dyn Disk, config: &JsonlConfig) -> Result<Meta, StoreError> {
     let meta = Meta::new(config.node);
     record::save(disk, META_PATH, &meta)?;
     Ok(meta)

@@ -30,6 +30,8 @@ pub struct Recovery {
     pub repeated: u64,
     /// The manifest was damaged too, so that everything missing counts as damage.
     pub manifest_damaged: bool,
+    /// There were events, but no metadata: votes and reserved clocks are forgotten, and the directory has a new identity.
+    pub metadata_missing: bool,
     /// There was no room for the repair: the store serves reads, and appends once there is.
     pub unfinished: bool,
 }
@@ -91,6 +93,9 @@ impl Recovery {
         }
         if self.manifest_damaged {
             tracing::error!("the manifest was damaged and has been written anew");
+        }
+        if self.metadata_missing {
+            tracing::error!("the metadata were missing beside a log: votes and reserved clocks are forgotten");
         }
         if self.unfinished {
             tracing::warn!("the disk is full: the store serves reads, and writes once there is room");

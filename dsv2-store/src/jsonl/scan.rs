@@ -65,11 +65,13 @@ pub(crate) fn scan(disk: &dyn Disk, manifest: Option<&Manifest>) -> Result<Scan,
     let durable = manifest.map_or(u64::MAX, |manifest| manifest.durable);
     let first = Pass::new(disk, &segments, &known, durable).run()?;
     // Lines behind the first hole may know that it was once filled.
-    let pass = match first.cut_from {
-        Some(cut_from) if first.highest_d >= cut_from => Pass::new(disk, &segments, &known, first.highest_d).run()?,
-        _ => first,
-    };
-    Ok(pass.finish())
+    let (cut_from, highest_d) = (first.cut_from, first.highest_d);
+    if cut_from.is_none_or(|cut_from| highest_d < cut_from) {
+        return Ok(first.finish());
+    }
+    // An index in memory is large; there need not be two.
+    drop(first);
+    Ok(Pass::new(disk, &segments, &known, highest_d).run()?.finish())
 }
 
 /// All log files and their lengths.

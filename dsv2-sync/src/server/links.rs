@@ -6,6 +6,7 @@ use dsv2_core::{Clock, Event, LogicalClock, Now, Origin, Position, ServerName};
 
 use super::io::{Effect, LinkId, Note};
 use super::Server;
+use crate::clock_sync::ClockInput;
 use crate::election::{ElectionInput, NodeId};
 use crate::link::{LinkHello, LinkMessage};
 use crate::replication::{Offer, ReplicationLog};
@@ -44,7 +45,7 @@ impl Server {
         if self.peers.by_name.get(&name).is_some_and(|peer| peer.link().is_none()) {
             out.push(Effect::Log(Note::Unlinked(name.clone())));
             self.elect(now, ElectionInput::LinkDown(name.clone()), out);
-            self.wall_link_down(now, name, out);
+            self.wall_step(now, ClockInput::LinkDown(name), out);
         }
     }
 
@@ -85,7 +86,7 @@ impl Server {
             LinkMessage::Forward { ticket, body, level } => self.forward_arrived(now, link, ticket, &body, level, out),
             LinkMessage::Forwarded { ticket, body } => self.forward_answered(now, ticket, &body, out),
             LinkMessage::Election(message) => self.elect(now, ElectionInput::Message { from: name, message }, out),
-            LinkMessage::Clock(message) => self.clock_message(now, link, name, message, out),
+            LinkMessage::Clock(message) => self.wall_step(now, ClockInput::Message { from: name, message }, out),
             LinkMessage::Hello(_) | LinkMessage::Welcome { .. } | LinkMessage::Refused { .. } => {}
         }
     }
@@ -163,6 +164,7 @@ impl Server {
     fn linked(&mut self, now: Now, link: LinkId, hello: &LinkHello, out: &mut Vec<Effect>) {
         out.push(Effect::Log(Note::Linked(hello.name.clone())));
         self.elect(now, ElectionInput::LinkUp(hello.name.clone()), out);
+        self.wall_step(now, ClockInput::LinkUp(hello.name.clone()), out);
         self.vector_arrived(now, link, &hello.name, &hello.durable, false, out);
     }
 

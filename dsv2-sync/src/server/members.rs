@@ -7,9 +7,9 @@ use dsv2_core::{
     ServerCard, ServerName,
 };
 
-use super::io::{Effect, LinkId, Note, Outgoing};
+use super::io::{Effect, Note, Outgoing};
 use super::Server;
-use crate::clock_sync::{ClockEffect, ClockInput, ClockMessage};
+use crate::clock_sync::{ClockEffect, ClockInput, Part};
 use crate::election::{Election, ElectionEffect, ElectionInput, Member, NodeId};
 use crate::link::LinkMessage;
 use dsv2_core::Machine;
@@ -271,11 +271,10 @@ impl Server {
                 }
                 ElectionEffect::Changed { new, reason, .. } => {
                     let epoch = new.as_ref().map_or(self.election.epoch().number, |coordinator| coordinator.epoch.number);
-                    let leads = new.as_ref().is_some_and(|coordinator| coordinator.name == self.config.name);
-                    let name = new.map(|coordinator| coordinator.name);
+                    let name = new.as_ref().map(|coordinator| coordinator.name.clone());
                     let clock = self.clock.now();
                     out.push(Effect::Log(Note::Coordinator { name, epoch, why: reason.to_string(), clock }));
-                    self.wall_step(now, ClockInput::Coordinator { leads, epoch }, out);
+                    self.wall_step(now, ClockInput::Coordinator(new), out);
                 }
                 ElectionEffect::CoordinatorStays { .. } => {}
                 ElectionEffect::ForeignIgnored { name } => {
@@ -287,7 +286,7 @@ impl Server {
 
     /// A request of a client counts towards the next clock round.
     pub(super) fn count_message(&mut self, now: Now, out: &mut Vec<Effect>) {
-        self.wall_step(now, ClockInput::ClientMessage, out);
+        self.wall_step(now, ClockInput::ClientRequest, out);
     }
 
     pub(super) fn wake_wall(&mut self, now: Now, out: &mut Vec<Effect>) {
@@ -296,15 +295,7 @@ impl Server {
         }
     }
 
-    pub(super) fn wall_link_down(&mut self, now: Now, name: ServerName, out: &mut Vec<Effect>) {
-        self.wall_step(now, ClockInput::LinkDown(name), out);
-    }
-
-    pub(super) fn clock_message(&mut self, now: Now, _link: LinkId, from: ServerName, message: ClockMessage, out: &mut Vec<Effect>) {
-        self.wall_step(now, ClockInput::Message { from, message }, out);
-    }
-
-    fn wall_step(&mut self, now: Now, input: ClockInput, out: &mut Vec<Effect>) {
+    pub(super) fn wall_step(&mut self, now: Now, input: ClockInput, out: &mut Vec<Effect>) {
         let mut effects = Vec::new();
         self.wall.step(now, input, &mut effects);
         for effect in effects {
@@ -314,7 +305,22 @@ impl Server {
                         out.push(Effect::Link { to: vec![link], message: LinkMessage::Clock(message), prompt: true });
                     }
                 }
-                other => out.push(Effect::Log(Note::ClockRound(format!("{other:?}")))),
+                ClockEffect::RoundDone(report) => {
+                    let agreed = report.clocks.iter().filter(|clock| clock.part == Part::Agrees).count();
+                    let text = format!("round {} of {}: {agreed} of {} clocks agree", report.round, report.epoch, report.members);
+                    out.push(Effect::Log(Note::ClockRound(text)));
+                }
+                ClockEffect::RoundRefused { report, needed } => {
+                    let text = format!("round {} of {} refused: {needed} clocks would have to agree", report.round, report.epoch);
+                    out.push(Effect::Log(Note::ClockRound(text)));
+                }
+                ClockEffect::Adjusted { offset_us, by_us, .. } => {
+                    let text = format!("the wall clock's offset goes to {offset_us} us, by {by_us} us");
+                    out.push(Effect::Log(Note::ClockRound(text)));
+                }
+                ClockEffect::SystemClockSet { by_us } => {
+                    out.push(Effect::Log(Note::Trouble(format!("somebody set the system clock by {by_us} us"))));
+                }
             }
         }
     }

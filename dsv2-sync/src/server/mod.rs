@@ -219,7 +219,7 @@ impl Server {
         self.ready == Some(true)
     }
 
-    fn wall_now(&self, now: Now) -> Wall {
+    fn wall_now(&mut self, now: Now) -> Wall {
         self.wall.wall(now)
     }
 

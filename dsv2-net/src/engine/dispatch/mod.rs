@@ -42,9 +42,23 @@ mod tests;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ClientId(Key);
 
+impl ClientId {
+    /// A small number that no other connected client has.
+    pub(crate) fn slot(self) -> usize {
+        self.0.slot()
+    }
+}
+
 /// A connected server. Never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ServerId(Key);
+
+impl ServerId {
+    /// A small number that no other connected server has.
+    pub(crate) fn slot(self) -> usize {
+        self.0.slot()
+    }
+}
 
 /// One request that a server has. Its eight bytes travel in front of the request and come back in
 /// front of the reply, so that a reply finds its request whatever the order of replies.

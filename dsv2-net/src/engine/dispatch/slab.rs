@@ -9,6 +9,10 @@ pub(super) struct Key {
 }
 
 impl Key {
+    pub(super) fn slot(self) -> usize {
+        self.index as usize
+    }
+
     /// Eight bytes, big-endian: place, then generation.
     pub(super) fn to_bytes(self) -> [u8; 8] {
         (u64::from(self.index) << 32 | u64::from(self.generation)).to_be_bytes()

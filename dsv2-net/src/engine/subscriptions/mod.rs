@@ -68,6 +68,14 @@ impl Default for SubscriptionLimits {
     }
 }
 
+impl SubscriptionLimits {
+    /// What a full table takes on the wire at most, as commands.
+    pub(crate) fn wire_bytes(&self) -> usize {
+        const COMMAND_OVERHEAD_BYTES: usize = 19; // a long header and "SUBSCRIBE" with its length
+        self.names_cap_bytes + self.topics.saturating_mul(COMMAND_OVERHEAD_BYTES)
+    }
+}
+
 /// What a subscription changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Subscribed {

@@ -1,0 +1,162 @@
+//! From the command line to a running program: flags, environment, configuration file, log, runtime, exit code.
+
+use std::ffi::OsString;
+use std::future::Future;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{ArgAction, Command, CommandFactory, FromArgMatches, Parser};
+
+use crate::args::Common;
+use crate::config::{self, ConfigFile};
+use crate::error::{EXIT_CODES, Error};
+use crate::logging;
+
+/// What comes after every `--help`.
+const CONFIGURATION: &str = "\
+Configuration: a flag wins over its environment variable, which wins over the configuration file. The file is TOML;
+its keys are the long flags. Keys before the first section are for all programs, a section [server], [client], [bot],
+[up], … is for that program or tool alone.";
+
+/// Flags that mean the same in every program: their variables and keys carry no program's name.
+pub(crate) const SHARED: [&str; 5] = ["config", "log-format", "host", "base-port", "serde"];
+
+/// Variables that the programs of the family know, and the flags that they stand for.
+const FAMILY: [(&str, &str, &str); 2] = [("", "serde", "SERDE"), ("server", "name", "SERVER_NAME")];
+
+/// What is particular about a program.
+#[derive(Clone, Copy, Debug)]
+pub struct Program {
+    /// Its section in the configuration file, and the middle of its variables: `DSV2_SERVER_DATA`.
+    pub section: &'static str,
+    /// Whether its subcommands are tools with sections of their own.
+    pub tools: bool,
+    /// What it logs where `RUST_LOG` says nothing.
+    pub log: &'static str,
+}
+
+/// Arguments that hold the common ones.
+pub trait HasCommon {
+    /// Them.
+    fn common(&self) -> &Common;
+    /// What is logged where `RUST_LOG` says nothing, if that differs from the program's own.
+    fn log(&self) -> Option<&'static str> {
+        None
+    }
+}
+
+/// Runs a program from the first look at its arguments to its exit code.
+pub fn run<A, B, F>(program: Program, body: B) -> ExitCode
+where
+    A: Parser + HasCommon,
+    B: FnOnce(A) -> F,
+    F: Future<Output = Result<(), Error>>,
+{
+    let result = parse::<A>(program, std::env::args_os().collect()).and_then(|args| {
+        logging::init(args.common().log_format, args.log().unwrap_or(program.log));
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let result = runtime.block_on(body(args));
+        // A thread may still wait for a line that will never come.
+        runtime.shutdown_timeout(Duration::from_secs(1));
+        result
+    });
+    let Err(error) = result else { return ExitCode::SUCCESS };
+    if !matches!(error, Error::OutputClosed) {
+        let name = A::command().get_name().to_owned();
+        eprintln!("{name}: {error}");
+        if let Some(hint) = error.hint() {
+            eprintln!("{name}: hint: {hint}");
+        }
+    }
+    error.exit_code()
+}
+
+/// Reads the arguments, with the environment and the configuration file below them. `--help`, `--version` and wrong
+/// flags end the process here, as clap does it.
+fn parse<A: Parser>(program: Program, argv: Vec<OsString>) -> Result<A, Error> {
+    let file = match config::path(&argv) {
+        Some(path) => Some(ConfigFile::read(path)?),
+        None => None,
+    };
+    let command = command::<A>(program, file.as_ref())?;
+    let matches = command.get_matches_from(argv);
+    A::from_arg_matches(&matches).map_err(|error| error.exit())
+}
+
+fn command<A: Parser>(program: Program, file: Option<&ConfigFile>) -> Result<Command, Error> {
+    let command = A::command().after_help(CONFIGURATION.to_owned() + "\n\n" + EXIT_CODES);
+    let mut keys = Vec::new();
+    let mut failed = None;
+    let mut command = furnish(command, program.section, file, &mut keys, &mut failed);
+    let names: Vec<String> = command.get_subcommands().map(|tool| tool.get_name().to_owned()).collect();
+    for name in names {
+        let section = if program.tools { name.clone() } else { program.section.to_owned() };
+        command = command.mut_subcommand(name, |tool| furnish_all(tool, &section, file, &mut keys, &mut failed));
+    }
+    match (failed, file) {
+        (Some(error), _) => Err(error),
+        (None, Some(file)) => file.check(&keys).map(|()| command),
+        (None, None) => Ok(command),
+    }
+}
+
+/// A tool with the tools below it, which share its section.
+fn furnish_all(tool: Command, section: &str, file: Option<&ConfigFile>, keys: &mut Vec<(String, String)>, failed: &mut Option<Error>) -> Command {
+    let tool = furnish(tool, section, file, keys, failed);
+    tool.mut_subcommands(|below| furnish_all(below, section, file, keys, failed))
+}
+
+/// Gives every long flag its variable, and as its default what the configuration file says.
+fn furnish(command: Command, section: &str, file: Option<&ConfigFile>, keys: &mut Vec<(String, String)>, failed: &mut Option<Error>) -> Command {
+    command.mut_args(|arg| {
+        let Some(long) = arg.get_long().map(str::to_owned) else { return arg };
+        if matches!(arg.get_action(), ArgAction::Help | ArgAction::HelpShort | ArgAction::HelpLong | ArgAction::Version) {
+            return arg;
+        }
+        let shared = SHARED.contains(&long.as_str());
+        keys.push((section.to_owned(), long.clone()));
+        let variable = variable(if shared { "" } else { section }, &long);
+        let family = FAMILY.iter().find(|(of, flag, _)| *flag == long && (of.is_empty() || *of == section));
+        let arg = match family {
+            Some((_, _, name)) => {
+                let text = arg.get_help().map(ToString::to_string).unwrap_or_default();
+                arg.help(format!("{text} [env of the family: {name}]"))
+            }
+            None => arg,
+        };
+        let inherited = family.and_then(|(_, _, name)| Some((format!("the variable {name}"), std::env::var(name).ok()?)));
+        let arg = arg.env(variable);
+        let default = match inherited.filter(|(_, value)| !value.is_empty()) {
+            Some((origin, value)) => config::with_default(arg.clone(), &[value], &origin),
+            None => file.map_or(Ok(arg.clone()), |file| file.with_default(arg.clone(), section, &long)),
+        };
+        default.unwrap_or_else(|error| {
+            failed.get_or_insert(error);
+            arg
+        })
+    })
+}
+
+fn variable(section: &str, long: &str) -> String {
+    let parts = ["dsv2", section, long].into_iter().filter(|part| !part.is_empty());
+    parts.collect::<Vec<_>>().join("_").replace('-', "_").to_uppercase()
+}
+
+/// A program's arguments from a text, for tests.
+#[cfg(test)]
+pub(crate) fn parse_for_test<A: Parser>(program: Program, argv: &[&str], file: Option<&ConfigFile>) -> Result<A, String> {
+    let command = command::<A>(program, file).map_err(|error| error.to_string())?;
+    let matches = command.try_get_matches_from(argv).map_err(|error| error.to_string())?;
+    A::from_arg_matches(&matches).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_are_named_after_program_and_flag() {
+        assert_eq!(variable("server", "coordinator-rank"), "DSV2_SERVER_COORDINATOR_RANK");
+        assert_eq!(variable("", "base-port"), "DSV2_BASE_PORT");
+    }
+}

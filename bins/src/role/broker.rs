@@ -1,0 +1,52 @@
+//! `dsv2-broker`.
+
+use clap::Parser;
+use dsv2_net::Endpoint;
+use dsv2_net::engine::{Broker, BrokerConfig};
+use dsv2_net::refuse::EnvelopeRefuser;
+
+use super::ready;
+use crate::args::{Common, Part, Place};
+use crate::cli::HasCommon;
+use crate::error::Error;
+use crate::shutdown::Shutdown;
+
+/// The broker between clients and servers: requests go to the least busy server, replies find their way back.
+///
+/// It keeps nothing: it may be stopped and started at any time; clients and servers come back by themselves, and clients
+/// repeat what they do not know the end of.
+#[derive(Debug, Parser)]
+#[command(name = "dsv2-broker", version)]
+pub struct BrokerArgs {
+    /// Where clients connect to [default: tcp://127.0.0.1:5555]
+    #[arg(long, value_name = "URL")]
+    clients: Option<Endpoint>,
+    /// Where servers connect to [default: tcp://127.0.0.1:5556]
+    #[arg(long, value_name = "URL")]
+    servers: Option<Endpoint>,
+    #[command(flatten)]
+    place: Place,
+    #[command(flatten)]
+    common: Common,
+}
+
+impl HasCommon for BrokerArgs {
+    fn common(&self) -> &Common {
+        &self.common
+    }
+}
+
+/// Runs it until the process is asked to end.
+///
+/// # Errors
+/// [`Error::Bind`], [`Error::Usage`].
+pub async fn broker(args: BrokerArgs) -> Result<(), Error> {
+    let clients = args.place.endpoint(args.clients.as_ref(), Part::Clients)?;
+    let servers = args.place.endpoint(args.servers.as_ref(), Part::Servers)?;
+    let mut shutdown = Shutdown::install()?;
+    let broker = Broker::bind(BrokerConfig::new(clients, servers), EnvelopeRefuser::default()).await?;
+    ready("broker", &[("clients", broker.client_endpoint().to_string()), ("servers", broker.server_endpoint().to_string())])?;
+    shutdown.wait().await;
+    broker.stop().await;
+    Ok(())
+}

@@ -1,0 +1,122 @@
+//! `dsv2-server`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Parser;
+use dsv2_core::{Format, Level, ServerName};
+use dsv2_net::Endpoint;
+use dsv2_net::server::{Server, ServerOptions};
+use dsv2_sync::election::CoordinatorRank;
+
+use super::ready;
+use crate::args::{self, Common, Part, Place};
+use crate::cli::HasCommon;
+use crate::error::Error;
+use crate::host;
+use crate::shutdown::Shutdown;
+
+/// A server: takes requests, writes them to its log, publishes them, replicates them to the other servers, and takes
+/// part in elections and clock rounds.
+///
+/// Killed and started again, it has lost nothing that was acknowledged. A data directory belongs to one server; the name
+/// that it remembers wins over the one given here.
+#[derive(Debug, Parser)]
+#[command(name = "dsv2-server", version)]
+pub struct ServerArgs {
+    /// Its name, another one for every server [default: this host's name]
+    #[arg(long, value_name = "NAME")]
+    name: Option<ServerName>,
+    /// Its data directory.
+    #[arg(long, value_name = "DIR", default_value = "data")]
+    data: PathBuf,
+    /// The servers whose majority holds a write before it is acknowledged at level quorum; the same list for every server.
+    /// Without it every server writes on its own, and the only level is local.
+    #[arg(long, value_name = "A,B,C", value_delimiter = ',')]
+    voters: Vec<ServerName>,
+    /// How safe a write is before it is acknowledged, where the client does not say: local, quorum or all
+    /// [default: quorum with --voters, else local]
+    #[arg(long, value_name = "LEVEL", value_parser = args::level)]
+    level: Option<Level>,
+    /// Which rank leads: highest or lowest; the same for every server.
+    #[arg(long, value_name = "RULE", value_parser = args::coordinator_rank, default_value = "highest")]
+    coordinator_rank: CoordinatorRank,
+    /// The serialization of what it publishes: json or msgpack. Every request is answered in its own.
+    #[arg(long, value_name = "FORM", value_parser = args::serde, default_value = "json")]
+    serde: Format,
+    /// How many seconds it may take to finish what was begun when it is asked to end.
+    #[arg(long, value_name = "SECONDS", default_value_t = 5)]
+    drain: u64,
+    /// The broker's side for servers [default: tcp://127.0.0.1:5556]
+    #[arg(long, value_name = "URL", help_heading = "Place")]
+    broker: Option<Endpoint>,
+    /// The proxy's side for publishers [default: tcp://127.0.0.1:5557]
+    #[arg(long, value_name = "URL", help_heading = "Place")]
+    publish: Option<Endpoint>,
+    /// The proxy's side for subscribers [default: tcp://127.0.0.1:5558]
+    #[arg(long, value_name = "URL", help_heading = "Place")]
+    subscribe: Option<Endpoint>,
+    /// The reference [default: tcp://127.0.0.1:5559]
+    #[arg(long, value_name = "URL", help_heading = "Place")]
+    reference: Option<Endpoint>,
+    /// Where it listens for other servers; a port of its own for each server of a machine, or 0 for any
+    /// [default: tcp://127.0.0.1:5560]
+    #[arg(long, value_name = "URL", help_heading = "Place")]
+    link: Option<Endpoint>,
+    /// The address of its link that other servers are told, where that differs from --link (containers, NAT).
+    #[arg(long, value_name = "URL", help_heading = "Place")]
+    advertise: Option<Endpoint>,
+    #[command(flatten)]
+    place: Place,
+    #[command(flatten)]
+    common: Common,
+}
+
+impl HasCommon for ServerArgs {
+    fn common(&self) -> &Common {
+        &self.common
+    }
+}
+
+impl ServerArgs {
+    fn options(self) -> Result<ServerOptions, Error> {
+        let name = match self.name {
+            Some(name) => name,
+            None => host_name()?,
+        };
+        let mut options = ServerOptions::new(name);
+        options.data = Some(self.data);
+        options.broker = self.place.peer(self.broker.as_ref(), Part::Servers)?;
+        options.publish = self.place.peer(self.publish.as_ref(), Part::Publishers)?;
+        options.subscribe = self.place.peer(self.subscribe.as_ref(), Part::Subscribers)?;
+        options.reference = self.place.peer(self.reference.as_ref(), Part::Reference)?;
+        options.link = self.place.endpoint(self.link.as_ref(), Part::Link)?;
+        options.advertise = self.advertise;
+        options.voters = self.voters.into_iter().collect();
+        options.format = self.serde;
+        options.level = self.level;
+        options.coordinator_rank = self.coordinator_rank;
+        options.drain = Duration::from_secs(self.drain);
+        Ok(options)
+    }
+}
+
+fn host_name() -> Result<ServerName, Error> {
+    let name = host::name().ok_or_else(|| Error::Usage("this host has no name: give the server one with --name".to_owned()))?;
+    ServerName::new(&name).map_err(|why| Error::Usage(format!("this host's name {name:?} {why}: give the server one with --name")))
+}
+
+/// Runs it until the process is asked to end.
+///
+/// # Errors
+/// [`Error::Bind`], [`Error::Usage`], [`Error::Store`], and [`Error::Failed`] where it must not run.
+pub async fn server(args: ServerArgs) -> Result<(), Error> {
+    let mut shutdown = Shutdown::install()?;
+    let mut server = Server::start(args.options()?).await?;
+    ready("server", &[("name", server.name().to_string()), ("link", server.link().to_string())])?;
+    tokio::select! {
+        () = shutdown.wait() => {}
+        ended = server.ended() => return Ok(ended?),
+    }
+    Ok(server.stop().await?)
+}
