@@ -220,8 +220,9 @@ pub enum Part {
 pub struct ClockStatus {
     /// The offset to the system clock now, in microseconds.
     pub offset_us: i64,
-    /// How far this clock is from the agreed time at most, in microseconds, drift and unfinished slew included; `None`
-    /// before the first agreement.
+    /// How far this clock is from the time that its last round agreed on, at most; in microseconds, drift and unfinished
+    /// slew included; `None` before the first agreement. Two servers that took part in the same round differ by no more
+    /// than both bounds together.
     pub error_bound_us: Option<u64>,
     /// The reign of the last agreement.
     pub epoch: Epoch,
@@ -233,7 +234,7 @@ pub struct ClockStatus {
     pub outliers: Vec<ServerName>,
 }
 
-/// An interval that holds the agreed time.
+/// An interval that holds the time that the server's last round agreed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WallInterval {
     /// Not before this.

@@ -505,3 +505,18 @@ fn closing_answers_everything() {
     assert_eq!(rig.failure(), (3, Code::NotReady, Outcome::Rejected));
     assert_eq!(rig.session.deadline(), None);
 }
+
+#[test]
+fn what_no_server_has_is_waited_for_once_and_then_gone_without() {
+    let mut rig = Rig::logged_in();
+    rig.publish(1, "dev", "hi");
+    let first = rig.sent_one();
+    assert!(first.1.ext.position.is_some());
+    rig.fail(first.0, Failure::rejected(Code::Behind, "s1 is away"));
+    let second = rig.sent_one();
+    assert_eq!((second.1.ext.position, second.1.ext.number), (None, first.1.ext.number));
+    rig.done(second.0, 2);
+    assert!(matches!(rig.answers()[..], [(1, Ok(_))]));
+    rig.call(2, Command::Users);
+    assert!(rig.sent_one().1.ext.position.is_some(), "what is seen from then on counts again");
+}

@@ -81,6 +81,11 @@ impl<'a> Loose<'a> {
         places.into_iter().flatten().find(|value| **value != Value::Null).map(clock).transpose()
     }
 
+    /// The clock at the root, where `data` has one of its own.
+    pub(super) fn root_clock(&self) -> Field<Option<Clock>> {
+        self.root.get("clock").filter(|value| **value != Value::Null).map(clock).transpose()
+    }
+
     pub(super) fn timestamp(&self) -> Field<Option<RawTimestamp>> {
         match self.get("timestamp") {
             None | Some(Value::Null) => Ok(None),

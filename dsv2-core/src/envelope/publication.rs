@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::loose::{Field, FieldError, Loose};
 use super::timestamp::RawTimestamp;
 use super::value::Value;
-use super::{encode_flat, service};
+use super::encode_flat;
 use crate::clock::Clock;
 use crate::codec::{Format, Limits};
 use crate::event::{Event, EventBody};
@@ -128,7 +128,8 @@ impl Publication {
     fn from_loose(loose: &Loose<'_>) -> Field<Self> {
         let message = loose.text("message")?.to_owned();
         let author = ["src", "from", "user", "username"].into_iter().find(|field| loose.get(field).is_some()).unwrap_or("user");
-        let private = author == "src" || author == "from" || loose.service.as_deref().is_some_and(is_private);
+        // The envelope's service does not tell: some programs wrap both sorts in `message`.
+        let private = author == "src" || author == "from";
         let author = loose.text(author)?.to_owned();
         let name_or_none = |field| match loose.text_or_none(field) {
             Ok(Some(_)) => loose.name(field).map(Some),
@@ -170,10 +171,6 @@ pub(super) fn event_id(loose: &Loose<'_>) -> Field<Option<EventId>> {
         }
         _ => Ok(None),
     }
-}
-
-fn is_private(service: &str) -> bool {
-    service == service::Service::Message.as_str() || service == "private_message"
 }
 
 /// The flat form, strictly as it leaves.

@@ -18,9 +18,11 @@ use crate::time::Timestamp;
 pub struct ReplicationEvent {
     /// The sender's own name for itself, a text or a number; never an identity here.
     pub server_id: String,
-    /// The event's logical time.
+    /// The logical time of the event.
     pub clock: Option<Clock>,
-    /// When it was written.
+    /// The logical time of the message in it: the one that its publication carries too, where there is one.
+    pub message_clock: Option<Clock>,
+    /// When the message was written, as its publication says it too.
     pub timestamp: Option<Timestamp>,
     /// What was written.
     pub body: EventBody,
@@ -71,7 +73,9 @@ impl ReplicationEvent {
             _ => String::new(),
         };
         let timestamp = loose.timestamp()?.as_ref().and_then(RawTimestamp::wall).map(crate::time::Wall::timestamp);
-        Ok(Self { server_id, clock: loose.clock()?, timestamp, body, event: event_id(loose)? })
+        let message_clock = loose.clock()?;
+        let clock = loose.root_clock()?.or(message_clock);
+        Ok(Self { server_id, clock, message_clock, timestamp, body, event: event_id(loose)? })
     }
 }
 

@@ -199,6 +199,8 @@ pub enum Code {
     Minority,
     /// The server is starting, draining, or fenced after a disk error.
     NotReady,
+    /// The server lacks events that the client has seen elsewhere, and could not get them in time.
+    Behind,
     /// The disk, or a bounded queue, is full.
     Full,
     /// The deadline passed before the level was reached.
@@ -214,7 +216,7 @@ pub enum Code {
 }
 
 impl Code {
-    const ALL: [Self; 17] = [
+    const ALL: [Self; 18] = [
         Self::Malformed,
         Self::UnknownService,
         Self::BadField,
@@ -226,6 +228,7 @@ impl Code {
         Self::Forgotten,
         Self::Minority,
         Self::NotReady,
+        Self::Behind,
         Self::Full,
         Self::Timeout,
         Self::NoServer,
@@ -249,6 +252,7 @@ impl Code {
             Self::Forgotten => "forgotten",
             Self::Minority => "minority",
             Self::NotReady => "not-ready",
+            Self::Behind => "behind",
             Self::Full => "full",
             Self::Timeout => "timeout",
             Self::NoServer => "no-server",

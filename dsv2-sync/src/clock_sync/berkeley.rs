@@ -79,7 +79,7 @@ struct Agreed {
     at: Mono,
     error_us: u64,
     /// When this server's clock was read for it, at the latest; the bound grows from there.
-    measured: Now,
+    measured: Mono,
     outliers: Vec<ServerName>,
 }
 
@@ -209,7 +209,9 @@ impl Berkeley {
                 let fits = |of: &(Epoch, u64, Now)| entitled && newer && (of.0, of.1) == (epoch, round);
                 let probed = self.probed.take_if(|of| fits(of));
                 if let Some((.., measured)) = probed {
-                    let agreed = Agreed { epoch, round, at: now.mono, error_us: error_bound_us, measured, outliers };
+                    // The offset is one to the system clock, which may have moved a little since it was read.
+                    let error_us = error_bound_us.saturating_add(extra_us(measured, now).0.unsigned_abs());
+                    let agreed = Agreed { epoch, round, at: now.mono, error_us, measured: measured.mono, outliers };
                     self.settle(now, offset_us, step, agreed, out);
                 }
             }
@@ -235,7 +237,7 @@ impl Berkeley {
 
     fn on_reading(&mut self, now: Now, from: &ServerName, arrived: &Arrived) {
         if let Some(round) = self.duty.as_mut().and_then(|duty| duty.round.as_mut()) {
-            round.take(now, from, arrived);
+            round.take(now.mono, from, arrived);
         }
     }
 
@@ -279,16 +281,15 @@ impl Berkeley {
             duty.number += 1;
             let step = std::mem::take(&mut duty.step);
             (duty.began, duty.wanted, duty.requests) = (Some(now.mono), false, 0);
-            duty.round = Some(Round::new(now.mono, epoch, duty.number, step, &peers, &self.config));
+            duty.round = Some(Round::new(now, epoch, duty.number, step, &peers, &self.config));
         }
     }
 
     fn finish(&mut self, now: Now, out: &mut Vec<ClockEffect>) {
         let Some(round) = self.duty.as_mut().and_then(|duty| duty.round.take()) else { return };
         let members = self.member_count();
-        let own_offset_us = self.wall.slew().offset_us(now.mono);
-        let outcome = round.conclude(now.mono, &self.me, own_offset_us, members, &self.config);
-        let Some(offset_us) = outcome.own_offset_us else {
+        let outcome = round.conclude(now.mono, &self.me, self.wall.read(now), members, &self.config);
+        let Some(by_us) = outcome.average_us else {
             out.push(ClockEffect::RoundRefused { report: outcome.report, needed: outcome.needed });
             return;
         };
@@ -296,7 +297,7 @@ impl Berkeley {
         let outliers = outcome.report.clocks.iter().filter(|clock| clock.part == Part::Outlier);
         let outliers = outliers.map(|clock| clock.name.clone()).collect();
         let alone = outcome.report.clocks.len() == 1;
-        let agreed = Agreed { epoch: round.epoch, round: round.number, at: now.mono, error_us: 0, measured: now, outliers };
+        let agreed = Agreed { epoch: round.epoch, round: round.number, at: now.mono, error_us: 0, measured: now.mono, outliers };
         out.push(ClockEffect::RoundDone(outcome.report));
         if alone {
             // Who has nobody to agree with follows its system clock; and whoever comes later may still be right.
@@ -304,6 +305,7 @@ impl Berkeley {
             self.settle(now, 0, round.step, agreed, out);
             self.fresh = fresh;
         } else {
+            let offset_us = self.wall.slew().offset_us(now.mono).saturating_add(by_us);
             self.settle(now, offset_us, round.step, agreed, out);
         }
     }
@@ -358,10 +360,9 @@ impl ClockSync for Berkeley {
         let slew = self.wall.slew();
         let offset_us = self.wall.read(now).us.saturating_sub(now.wall.us);
         let bound = |agreed: &Agreed| {
-            let (moved_us, _) = extra_us(agreed.measured, now);
-            let drift_us = self.config.drift_us(now.mono.since(agreed.measured.mono));
-            let rest_us = slew.target_us().abs_diff(offset_us);
-            agreed.error_us.saturating_add(drift_us).saturating_add(rest_us).saturating_add(moved_us.unsigned_abs())
+            let drift_us = self.config.drift_us(now.mono.since(agreed.measured));
+            let rest_us = slew.target_us().abs_diff(slew.offset_us(now.mono));
+            agreed.error_us.saturating_add(drift_us).saturating_add(rest_us)
         };
         ClockStatus {
             offset_us,

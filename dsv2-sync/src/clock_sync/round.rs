@@ -12,11 +12,11 @@ use crate::election::Epoch;
 /// The best reading of one server so far.
 #[derive(Clone, Copy, Debug)]
 struct Sample {
-    /// How far its clock is ahead of this server's *system* clock, in microseconds.
+    /// How far its clock is ahead of the round's frame, in microseconds.
     ahead_us: i64,
     rtt_us: u64,
     error_us: u64,
-    /// Its own offset then; `None` for servers of the family, which have none that could be set.
+    /// Its own offset then; `None` where none can be told: of servers of the family, and of this one.
     offset_us: Option<i64>,
     at: Mono,
 }
@@ -45,23 +45,32 @@ pub(super) struct Round {
     pub(super) number: u64,
     pub(super) step: bool,
     pub(super) until: Mono,
+    /// Both system clocks when the round began. Its frame is that wall clock, carried on by the monotonic clock: what
+    /// becomes of the wall clock during the round does not matter.
+    frame: Now,
     asked: BTreeMap<ServerName, Asked>,
 }
 
 /// What a round came to.
 pub(super) struct Outcome {
     pub(super) report: RoundReport,
-    /// The agreed time as this server's offset to its own system clock, if a majority agreed.
-    pub(super) own_offset_us: Option<i64>,
+    /// How far the agreed time is ahead of this server's wall clock, if a majority agreed; in microseconds.
+    pub(super) average_us: Option<i64>,
     pub(super) needed: usize,
     /// What to tell the others.
     pub(super) adjustments: Vec<ClockEffect>,
 }
 
 impl Round {
-    pub(super) fn new(now: Mono, epoch: Epoch, number: u64, step: bool, peers: &[ServerName], config: &BerkeleyConfig) -> Self {
+    pub(super) fn new(now: Now, epoch: Epoch, number: u64, step: bool, peers: &[ServerName], config: &BerkeleyConfig) -> Self {
         let asked = peers.iter().map(|name| (name.clone(), Asked::default())).collect();
-        Self { epoch, number, step, until: now + Duration::from_millis(config.round_ms), asked }
+        Self { epoch, number, step, until: now.mono + Duration::from_millis(config.round_ms), frame: now, asked }
+    }
+
+    /// A wall clock's reading at that moment, as a difference to the frame.
+    fn ahead_us(&self, mono: Mono, wall: Wall) -> i64 {
+        let carried = self.frame.wall.us.saturating_add_unsigned(mono.us.saturating_sub(self.frame.mono.us));
+        wall.us.saturating_sub(carried)
     }
 
     /// When the next lost probe is repeated, or the round ends.
@@ -97,21 +106,22 @@ impl Round {
     }
 
     /// Takes a reading, if it answers the open probe of that server. `false` where it does not, and nothing changed.
-    pub(super) fn take(&mut self, now: Now, from: &ServerName, arrived: &Arrived) -> bool {
+    pub(super) fn take(&mut self, now: Mono, from: &ServerName, arrived: &Arrived) -> bool {
+        // Of an answer in whole seconds, the middle of the second is the best guess, and half of it the doubt.
+        let wall = Wall { us: arrived.wall.us.saturating_add_unsigned(arrived.resolution_us / 2) };
+        let ahead_now_us = self.ahead_us(now, wall);
         let Some(asked) = self.asked.get_mut(from) else { return false };
         let Some((_, sent)) = asked.open.take_if(|(open, _)| arrived.nonce.is_none_or(|nonce| nonce == *open)) else {
             return false;
         };
-        let rtt_us = now.mono.us.saturating_sub(sent.us);
-        // Of an answer in whole seconds, the middle of the second is the best guess, and half of it the doubt.
-        let wall_us = arrived.wall.us.saturating_add_unsigned(arrived.resolution_us / 2);
-        let midpoint_us = now.wall.us.saturating_sub_unsigned(rtt_us / 2);
+        let rtt_us = now.us.saturating_sub(sent.us);
         let sample = Sample {
-            ahead_us: wall_us.saturating_sub(midpoint_us),
+            // It was read half a round trip ago, more or less.
+            ahead_us: ahead_now_us.saturating_add_unsigned(rtt_us / 2),
             rtt_us,
             error_us: rtt_us.div_ceil(2).saturating_add(arrived.resolution_us.div_ceil(2)),
             offset_us: arrived.offset_us,
-            at: now.mono,
+            at: now,
         };
         asked.samples += 1;
         if asked.best.is_none_or(|best| sample.error_us < best.error_us) {
@@ -120,9 +130,10 @@ impl Round {
         true
     }
 
-    /// Averages. This server's own clock, at `own_offset_us` to its system clock, is one of those that count.
-    pub(super) fn conclude(&self, now: Mono, me: &ServerName, own_offset_us: i64, members: usize, config: &BerkeleyConfig) -> Outcome {
-        let own = Sample { ahead_us: own_offset_us, rtt_us: 0, error_us: 0, offset_us: Some(own_offset_us), at: now };
+    /// Averages. This server's own clock, which says `wall`, is one of those that count.
+    pub(super) fn conclude(&self, now: Mono, me: &ServerName, wall: Wall, members: usize, config: &BerkeleyConfig) -> Outcome {
+        let own_us = self.ahead_us(now, wall);
+        let own = Sample { ahead_us: own_us, rtt_us: 0, error_us: 0, offset_us: None, at: now };
         let mut clocks: Vec<(&ServerName, Sample)> =
             self.asked.iter().filter_map(|(name, asked)| Some((name, asked.best?))).collect();
         let place = clocks.partition_point(|(name, _)| *name < me);
@@ -132,11 +143,11 @@ impl Round {
         let needed = members.max(clocks.len()) / 2 + 1;
         let found = fault_tolerant_average(&readings, config.gamma_us);
         let agreement = found.as_ref().filter(|agreement| agreement.count() >= needed);
-        let report = self.report(&clocks, found.as_ref(), agreement, own_offset_us, members);
-        let adjustments = agreement.map(|agreement| self.adjustments(now, me, &clocks, agreement, config));
+        let report = self.report(&clocks, found.as_ref(), agreement, own_us, members);
+        let adjustments = agreement.map(|agreement| self.adjustments(now, &clocks, agreement, config));
         Outcome {
+            average_us: report.average_us,
             report,
-            own_offset_us: agreement.map(|agreement| agreement.average_us),
             needed,
             adjustments: adjustments.unwrap_or_default(),
         }
@@ -147,12 +158,12 @@ impl Round {
         clocks: &[(&ServerName, Sample)],
         found: Option<&Agreement>,
         agreement: Option<&Agreement>,
-        own_offset_us: i64,
+        own_us: i64,
         members: usize,
     ) -> RoundReport {
         let sample = |(index, (name, sample)): (usize, &(&ServerName, Sample))| ClockSample {
             name: (*name).clone(),
-            ahead_us: sample.ahead_us.saturating_sub(own_offset_us),
+            ahead_us: sample.ahead_us.saturating_sub(own_us),
             rtt_us: sample.rtt_us,
             error_us: sample.error_us,
             part: found.and_then(|found| found.parts.get(index)).copied().unwrap_or(Part::Outlier),
@@ -161,17 +172,16 @@ impl Round {
             epoch: self.epoch,
             round: self.number,
             members,
-            average_us: agreement.map(|agreement| agreement.average_us.saturating_sub(own_offset_us)),
+            average_us: agreement.map(|agreement| agreement.average_us.saturating_sub(own_us)),
             clocks: clocks.iter().enumerate().map(sample).collect(),
         }
     }
 
-    /// Every other server's new offset. Its system clock is `ahead − offset` ahead of this one's, and has to come to the
+    /// The others' new offsets. A server's system clock is `ahead − offset` ahead of the frame, and has to come to the
     /// average by its new offset.
     fn adjustments(
         &self,
         now: Mono,
-        me: &ServerName,
         clocks: &[(&ServerName, Sample)],
         agreement: &Agreement,
         config: &BerkeleyConfig,
@@ -186,7 +196,7 @@ impl Round {
                 outlier: *part == Part::Outlier,
                 step: self.step,
             };
-            (*name != me).then(|| ClockEffect::Send { to: (*name).clone(), message })
+            Some(ClockEffect::Send { to: (*name).clone(), message })
         };
         clocks.iter().zip(&agreement.parts).filter_map(adjustment).collect()
     }

@@ -32,7 +32,7 @@ impl Server {
             return;
         }
         self.observe(now, event.clock);
-        let id = event.body.foreign_id(event.timestamp, event.clock);
+        let id = event.body.foreign_id(event.timestamp, event.message_clock);
         let full = self.adoptions.due.len() >= self.config.caps.adoptions;
         if full || !self.is_new(&id, &event.body) || !self.adoptions.ids.insert(id.clone()) {
             return;

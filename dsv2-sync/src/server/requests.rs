@@ -135,7 +135,7 @@ impl Server {
     pub(super) fn expire_parked(&mut self, now: Now, out: &mut Vec<Effect>) {
         while let Some(entry) = self.parked.requests.first_entry().filter(|entry| entry.key().0 <= now.mono) {
             let (to, request) = entry.remove();
-            let failure = Failure::rejected(Code::NotReady, "this server has not yet received what the client has seen elsewhere");
+            let failure = Failure::rejected(Code::Behind, "this server has not yet received what the client has seen elsewhere");
             self.refuse(now, to, &request, failure, out);
         }
     }

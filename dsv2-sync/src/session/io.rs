@@ -1,7 +1,7 @@
 //! What happens to a session, and what it wants done. Plain data, for the driver and for the simulator.
 
 use dsv2_core::{
-    ChannelName, Clock, EventId, Failure, Feed, HistoryPage, HistoryQuery, IdempotencyKey, Level, Publication, Receipt,
+    ChannelName, Clock, EventId, Failure, Feed, HistoryPage, HistoryQuery, IdempotencyKey, Level, Position, Publication, Receipt,
     SessionId, StatusReport, UserName,
 };
 
@@ -235,6 +235,8 @@ pub enum Note {
     Renewed(SessionId),
     /// The server lacks the extensions, or has them again.
     Extensions(bool),
+    /// No server that can be reached has all of this, which the session has seen; it goes on without.
+    Behind(Position),
     /// The user could not be logged in; writes are refused until it can.
     LoginRefused(Failure),
     /// A reply cannot be read; carries why.

@@ -128,6 +128,9 @@ impl Session {
             self.calls.queue(id);
             return;
         }
+        if failure.code == Code::Behind {
+            self.go_without(id, out);
+        }
         let relogin = failure.code == Code::UnknownUser && self.is_own_user_unknown(id);
         let repeat = relogin || is_transient(&failure);
         let Some(call) = self.calls.get_mut(id) else { return };
@@ -152,11 +155,32 @@ impl Session {
         }
         let Some(call) = self.calls.get(id) else { return };
         if repeat && (!call.may_have_happened() || self.may_repeat(call)) && self.is_repeated(call) {
-            self.pause(now, id);
+            if failure.code == Code::Behind && call.refusals == 0 {
+                self.repeat(id);
+            } else {
+                self.pause(now, id);
+            }
         } else if call.is_alive() {
             // Another attempt may still be answered better; its deadline stands.
         } else {
             self.give_up(now, id, failure, out);
+        }
+    }
+
+    /// No server that can be reached has all that the session has seen: it may be on one that is gone. Rather than to
+    /// stand still, the session goes on without the promise to read that again.
+    fn go_without(&mut self, id: u64, out: &mut Vec<Effect>) {
+        let carried = self.calls.get(id).is_some_and(|call| call.request.ext.position.is_some());
+        if carried && !self.token.is_empty() {
+            let forgotten = std::mem::take(&mut self.token);
+            out.push(Effect::Log(Note::Behind(forgotten)));
+        }
+    }
+
+    fn repeat(&mut self, id: u64) {
+        if let Some(call) = self.calls.get_mut(id) {
+            call.refusals += 1;
+            self.calls.queue(id);
         }
     }
 
@@ -214,7 +238,7 @@ impl Session {
 pub(super) fn is_transient(failure: &Failure) -> bool {
     let may_pass = matches!(
         failure.code,
-        Code::Minority | Code::NotReady | Code::Full | Code::Timeout | Code::NoServer | Code::ServerLost
+        Code::Minority | Code::NotReady | Code::Behind | Code::Full | Code::Timeout | Code::NoServer | Code::ServerLost
     );
     may_pass || (failure.outcome == Outcome::Unknown && failure.code != Code::Forgotten)
 }

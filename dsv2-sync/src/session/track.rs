@@ -56,6 +56,8 @@ pub(super) struct Track {
     /// After a failure, or while the servers do not have what is missing.
     not_before: Mono,
     failures: u32,
+    /// The next question does not insist on a server that has what is missing: the last one was in vain.
+    humble: bool,
     query: Option<Query>,
     /// The moment for which the session has set its timer.
     pub(super) armed: Option<Mono>,
@@ -134,6 +136,7 @@ impl Track {
             compare_at: now,
             not_before: now,
             failures: 0,
+            humble: false,
             query: None,
             armed: None,
         }

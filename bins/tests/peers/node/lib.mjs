@@ -9,7 +9,7 @@ import { parseArgs } from "node:util";
 const installed = process.env.DSV2_PEERS_DIR ?? fileURLToPath(new URL("../../../../target/peers", import.meta.url));
 const require = createRequire(path.join(path.resolve(installed), "node", "from-here.js"));
 export const zmq = require("zeromq");
-const msgpack = require("@msgpack/msgpack");
+export const msgpack = require("@msgpack/msgpack");
 
 export const SERDE = (process.env.SERDE ?? "JSON").toUpperCase();
 export const SUCCESS = ["OK", "ok", "sucesso"];

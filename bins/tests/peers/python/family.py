@@ -69,7 +69,10 @@ class Peer:
         return self.wait("state", after=known)
 
     def ends(self, code=0):
-        got = self.process.wait(WAIT_S)
+        try:
+            got = self.process.wait(WAIT_S)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"{self.program}: still runs: {self.events[-8:]} {self.complaint}") from None
         for reader in self.readers:
             reader.join(WAIT_S)
         assert got == code, f"{self.program}: exit code {got}, wanted {code}: {self.complaint} {self.events[-5:]}"
@@ -142,7 +145,7 @@ class Cluster:
             if peer.process.poll() is None:
                 try:
                     peer.stop()
-                except (AssertionError, subprocess.TimeoutExpired) as failure:
+                except AssertionError as failure:
                     peer.process.kill()
                     failures.append(str(failure))
         assert not failures, failures

@@ -76,7 +76,8 @@ impl Track {
             Query::End => HistorySpan::Before(None),
             Query::Read | Query::Compare => HistorySpan::After(self.resume.clone()),
         };
-        let beyond = (!self.blocked.is_empty()).then(|| {
+        let humble = std::mem::take(&mut self.humble);
+        let beyond = (!self.blocked.is_empty() && !humble).then(|| {
             let missing = self.blocked.keys().filter(|prev| !self.resume.contains(prev));
             missing.map(|prev| (prev.origin.clone(), prev.seq)).collect()
         });
@@ -86,6 +87,7 @@ impl Track {
     /// A question was not answered.
     pub(in crate::session) fn failed(&mut self, now: Mono, config: &SessionConfig) {
         self.query = None;
+        self.humble = true;
         self.back_off(now, config);
     }
 
