@@ -43,8 +43,6 @@ mod error;
 mod publisher;
 mod read;
 mod subscription;
-#[cfg(test)]
-mod tests;
 mod write;
 
 use std::future::Future;

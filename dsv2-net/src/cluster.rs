@@ -180,17 +180,22 @@ impl Cluster {
     /// [`ClusterError`]; nothing runs then.
     pub async fn start(options: ClusterOptions) -> Result<Self, ClusterError> {
         let wanted = Plan::new(&options)?;
-        let mut broker = BrokerConfig::default();
-        broker.clients = vec![wanted.part(0, "clients")?];
-        broker.servers = vec![wanted.part(1, "servers")?];
+        let broker = BrokerConfig {
+            clients: vec![wanted.part(0, "clients")?],
+            servers: vec![wanted.part(1, "servers")?],
+            ..BrokerConfig::default()
+        };
         let broker = Broker::bind(broker, Arc::new(EnvelopeRefuser::default())).await?;
-        let mut proxy = ProxyConfig::default();
-        proxy.publishers = vec![wanted.part(2, "publishers")?];
-        proxy.subscribers = vec![wanted.part(3, "subscribers")?];
+        let proxy = ProxyConfig {
+            publishers: vec![wanted.part(2, "publishers")?],
+            subscribers: vec![wanted.part(3, "subscribers")?],
+            ..ProxyConfig::default()
+        };
         let proxy = Proxy::bind(proxy).await?;
-        let mut reference = ReferenceOptions::default();
-        reference.bind = wanted.part(4, "reference")?;
-        reference.data = options.data.as_ref().map(|dir| dir.join("reference"));
+        let reference = ReferenceOptions {
+            bind: wanted.part(4, "reference")?,
+            data: options.data.as_ref().map(|dir| dir.join("reference")),
+        };
         let reference = Reference::start(reference).await?;
         let mut endpoints = Endpoints {
             clients: one(broker.client_endpoints())?,

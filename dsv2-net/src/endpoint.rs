@@ -99,7 +99,9 @@ fn parse_tcp(rest: &str) -> Result<Endpoint, &'static str> {
     }
     let port = match port {
         "*" => 0,
-        digits if digits.bytes().all(|b| b.is_ascii_digit()) => digits.parse().map_err(|_| "the port is not a number up to 65535")?,
+        digits if digits.bytes().all(|b| b.is_ascii_digit()) => {
+            digits.parse().map_err(|_| "the port is not a number up to 65535")?
+        }
         _ => return Err("the port is not a number up to 65535"),
     };
     Ok(Endpoint::Tcp { host: host.to_owned(), port })
@@ -122,7 +124,14 @@ mod tests {
 
     #[test]
     fn endpoints_round_trip() {
-        for text in ["tcp://127.0.0.1:5555", "tcp://*:0", "tcp://[::1]:80", "tcp://broker.example:65535", "ipc:///tmp/a b", "memory://x"] {
+        for text in [
+            "tcp://127.0.0.1:5555",
+            "tcp://*:0",
+            "tcp://[::1]:80",
+            "tcp://broker.example:65535",
+            "ipc:///tmp/a b",
+            "memory://x",
+        ] {
             assert_eq!(text.parse::<Endpoint>().unwrap().to_string(), text);
         }
         assert_eq!("tcp://*:*".parse(), Ok(Endpoint::tcp("*", 0)));
@@ -130,7 +139,21 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused_with_a_reason() {
-        for text in ["", "tcp://", "tcp://:1", "tcp://a", "tcp://a:", "tcp://a:70000", "tcp://a:+1", "tcp://::1:5", "tcp://[::1:5", "tcp://a b:1", "udp://a:1", "ipc://", "memory://"] {
+        for text in [
+            "",
+            "tcp://",
+            "tcp://:1",
+            "tcp://a",
+            "tcp://a:",
+            "tcp://a:70000",
+            "tcp://a:+1",
+            "tcp://::1:5",
+            "tcp://[::1:5",
+            "tcp://a b:1",
+            "udp://a:1",
+            "ipc://",
+            "memory://",
+        ] {
             assert!(text.parse::<Endpoint>().is_err(), "{text}");
         }
     }

@@ -7,6 +7,8 @@
 //!     └────── proxy ◄───────┘                       driver, server, reference: machines on sockets and disks
 //! ```
 
+#[cfg(feature = "client")]
+pub mod client;
 pub mod endpoint;
 pub mod engine;
 pub mod port;
@@ -30,3 +32,5 @@ pub use cluster::Cluster;
 #[cfg(feature = "cluster")]
 pub use refuse::EnvelopeRefuser;
 pub use endpoint::{BindError, Endpoint, EndpointError};
+#[cfg(feature = "client")]
+pub use client::Client;

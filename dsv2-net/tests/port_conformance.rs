@@ -1,4 +1,5 @@
 //! Every port implementation over every transport it has, through the one suite.
+#![allow(clippy::unwrap_used)] // helpers outside #[test] functions
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

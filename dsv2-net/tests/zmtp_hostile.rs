@@ -1,4 +1,5 @@
 //! Peers that mean no good: each is refused, counted, and harms nobody else.
+#![allow(clippy::unwrap_used)] // helpers outside #[test] functions
 
 mod zmtp_support;
 
@@ -84,7 +85,10 @@ async fn an_announcement_of_two_to_the_62_reserves_nothing() {
         raw.read_to_end().await;
         let (_, reason) = victim.peer_down().await;
         assert!(
-            matches!(reason, CloseReason::Protocol(ZmtpError::MessageTooLarge { .. } | ZmtpError::CommandTooLarge { .. })),
+            matches!(
+                reason,
+                CloseReason::Protocol(ZmtpError::MessageTooLarge { .. } | ZmtpError::CommandTooLarge { .. })
+            ),
             "{reason}"
         );
     }
@@ -108,7 +112,10 @@ async fn endless_frames_end_at_the_limit() {
         }
         let (_, reason) = victim.peer_down().await;
         assert!(
-            matches!(reason, CloseReason::Protocol(ZmtpError::TooManyFrames { .. } | ZmtpError::MessageTooLarge { .. })),
+            matches!(
+                reason,
+                CloseReason::Protocol(ZmtpError::TooManyFrames { .. } | ZmtpError::MessageTooLarge { .. })
+            ),
             "{reason}"
         );
     }

@@ -1,4 +1,5 @@
 //! Listening: graceful ends, and a system that has run out of descriptors.
+#![allow(clippy::unwrap_used)] // helpers outside #[test] functions
 
 mod zmtp_support;
 
@@ -15,7 +16,8 @@ use zmtp_support::*;
 /// A router with one native peer that has said hello.
 async fn router_and_peer() -> (Router, dsv2_net::engine::PeerId, Box<dyn dsv2_net::port::Port>) {
     let mut router = Router::bind(&Endpoint::loopback(), Limits::default()).await.unwrap();
-    let mut port = connect(Transport::Native, SocketKind::Dealer, router.endpoint().clone(), PortLimits::default()).unwrap();
+    let mut port =
+        connect(Transport::Native, SocketKind::Dealer, router.endpoint().clone(), PortLimits::default()).unwrap();
     let (mut events, mut port_events) = (Vec::new(), Vec::new());
     let peer = within("the peer", async {
         loop {
@@ -116,7 +118,8 @@ async fn a_handler_that_waits_back_pressures_its_peer_only() {
     eventually("the held message", || local.counters().messages_in.get() == 1).await;
     assert!(held_peer.write(&Message::single(b"later").wire().repeat(1000)).await);
 
-    let mut free_peer = connect(Transport::Native, SocketKind::Dealer, listener.endpoint().clone(), PortLimits::default()).unwrap();
+    let mut free_peer =
+        connect(Transport::Native, SocketKind::Dealer, listener.endpoint().clone(), PortLimits::default()).unwrap();
     let mut events = Vec::new();
     within("the other peer is served", async {
         while !events.iter().any(|e| matches!(e, PortEvent::Message(_))) {

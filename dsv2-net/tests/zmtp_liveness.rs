@@ -1,4 +1,5 @@
 //! Heartbeats, by a peer whose every byte is known.
+#![allow(clippy::unwrap_used)] // helpers outside #[test] functions
 
 mod zmtp_support;
 
@@ -51,7 +52,9 @@ async fn answered_pings_keep_an_idle_connection() {
     let mut raw = victim.raw().await;
     raw.shake_hands("DEALER", 1).await;
     for _ in 0..8 {
-        let Some(Command::Ping { context, .. }) = within("ping", next_command(&mut raw)).await else { panic!("no PING") };
+        let Some(Command::Ping { context, .. }) = within("ping", next_command(&mut raw)).await else {
+            panic!("no PING")
+        };
         assert!(raw.write(&Command::Pong { context }.encode()).await);
     }
     assert!(raw.write(Message::single(b"hello").wire()).await);
@@ -68,7 +71,10 @@ async fn pings_are_answered_with_their_context_even_within_a_message() {
     let ping = Command::Ping { ttl_ds: 0, context: Bytes::from_static(b"ctx") }.encode();
     let wire = [Message::prefix(b"one"), ping, Message::single(b"two").wire().clone()].concat();
     assert!(raw.write(&wire).await);
-    assert_eq!(within("pong", next_command(&mut raw)).await, Some(Command::Pong { context: Bytes::from_static(b"ctx") }));
+    assert_eq!(
+        within("pong", next_command(&mut raw)).await,
+        Some(Command::Pong { context: Bytes::from_static(b"ctx") })
+    );
     let mut echo = vec![0; 10];
     within("echo", raw.0.read_exact(&mut echo)).await.unwrap();
     assert_eq!(echo, Message::from_frames(["one", "two"]).wire()[..]);

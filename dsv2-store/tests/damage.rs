@@ -215,6 +215,26 @@ fn a_file_may_be_gone() {
     }
 }
 
+/// Without the manifest nothing tells a crash from damage at the end of the log; then nothing intact is cut.
+#[test]
+fn damage_beside_a_damaged_manifest_cuts_nothing() {
+    for seed in 0..40 {
+        let (disk, given) = closed_log(seed, 20);
+        let mut manifest = disk.content("manifest.json").expect("there");
+        manifest[5] ^= 1;
+        disk.put("manifest.json", manifest);
+        let spoilt = given.len() - 3;
+        let path = LOG_FILES[given[spoilt].body.kind() as usize];
+        let mut content = disk.content(path).expect("there");
+        let line = lines_of(&disk, path).into_iter().find(|&(at, _)| at == spoilt).expect("its line");
+        content[line.1 - 30] ^= 1;
+        disk.put(path, content);
+        let store = check_damaged(&disk, &given, &format!("seed {seed}"));
+        assert_eq!((store.recovery().cut_from, store.recovery().lost.count()), (None, 1), "seed {seed}");
+        assert_eq!(store.stats().events + store.stats().waiting_events, given.len() as u64 - 1, "seed {seed}");
+    }
+}
+
 #[test]
 fn missing_notes_are_told() {
     let (disk, given) = closed_log(14, 20);

@@ -103,12 +103,14 @@ impl Script {
         let words: Vec<&str> = command.split_whitespace().collect();
         match words[..] {
             ["clocks", ..] if words.len() > 1 => {
-                let clock = |word: &&str| {
-                    let (server, error) = word.split_once('=').expect("NAME=MILLISECONDS");
-                    (server.to_string(), error.parse::<i64>().expect("milliseconds") * 1_000)
+                let clock = |word: &&'_ str| {
+                    let (server, error) = word.split_once('=').expect("NAME=MILLISECONDS or NAME=MILLISECONDS/PPM");
+                    let (error, drift) = error.split_once('/').unwrap_or((error, "0"));
+                    let number = |text: &str| text.parse::<i64>().expect("a number");
+                    (server.to_string(), number(error) * 1_000, number(drift))
                 };
-                let clocks: Vec<(String, i64)> = words[1..].iter().map(clock).collect();
-                let clocks: Vec<(&str, i64, i64)> = clocks.iter().map(|(server, error)| (server.as_str(), *error, 0)).collect();
+                let clocks: Vec<(String, i64, i64)> = words[1..].iter().map(clock).collect();
+                let clocks: Vec<(&str, i64, i64)> = clocks.iter().map(|(server, e, d)| (server.as_str(), *e, *d)).collect();
                 self.net = Net::new(BerkeleyConfig { samples: 2, ..BerkeleyConfig::default() }, &clocks, 7);
                 self.net.delay_us = (200, 900);
             }
@@ -119,7 +121,7 @@ impl Script {
             ["join", server] => {
                 self.net.cut.remove(&name(server));
             }
-            ["drift", server, error] => {
+            ["move", server, error] => {
                 self.net.clocks.get_mut(&name(server)).expect("known").error_us += error.parse::<i64>().expect("milliseconds") * 1_000;
             }
             ["round"] => self.net.feed(&self.leader(), ClockInput::RoundRequested { step: false }),

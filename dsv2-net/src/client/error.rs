@@ -221,6 +221,6 @@ fn changed(failure: &Failure) -> Changed {
 fn may_pass(failure: &Failure) -> bool {
     matches!(
         failure.code,
-        Code::Minority | Code::NotReady | Code::Full | Code::Timeout | Code::NoServer | Code::ServerLost
+        Code::Minority | Code::NotReady | Code::Behind | Code::Full | Code::Timeout | Code::NoServer | Code::ServerLost
     ) || (failure.outcome == Outcome::Unknown && failure.code != Code::Forgotten)
 }

@@ -113,7 +113,7 @@ impl Publisher {
 
 impl Tally {
     fn total(&self) -> u64 {
-        let count = |counter: &AtomicU64| counter.load(Ordering::Acquire);
+        let count = |counter: &AtomicU64| counter.load(Ordering::SeqCst);
         count(&self.acknowledged) + count(&self.rejected) + count(&self.unknown)
     }
 

@@ -85,7 +85,10 @@ pub struct BoundListener {
 enum Kind {
     Tcp(TcpListener),
     #[cfg(unix)]
-    Unix { listener: UnixListener, _file: SocketFile },
+    Unix {
+        listener: UnixListener,
+        _file: SocketFile,
+    },
     Memory(MemoryListener),
 }
 
@@ -278,7 +281,11 @@ impl AsyncWrite for WriteHalf {
         self.poll_write_vectored(cx, &[IoSlice::new(buf)])
     }
 
-    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tcp(half) => Pin::new(half).poll_write_vectored(cx, bufs),
             #[cfg(unix)]

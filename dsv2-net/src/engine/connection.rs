@@ -198,19 +198,28 @@ impl Connection {
         Self::establish_guarded(stream, address, open).await
     }
 
-    pub(super) async fn establish_guarded(stream: Stream, address: String, open: OpenGuard) -> Result<Self, HandshakeError> {
+    pub(super) async fn establish_guarded(
+        stream: Stream,
+        address: String,
+        open: OpenGuard,
+    ) -> Result<Self, HandshakeError> {
         let local = Arc::clone(&open.0);
         let counters = &local.counters;
         counters.connections_opened.add(1);
         let (mut read, mut write) = stream.into_split();
         let mut decoder = Decoder::new(local.limits.decoder(), local.socket_type.receives_subscriptions());
-        let shaken = timeout(local.limits.handshake_timeout, handshake::handshake(&mut read, &mut write, &mut decoder, &local, address));
+        let shaken = timeout(
+            local.limits.handshake_timeout,
+            handshake::handshake(&mut read, &mut write, &mut decoder, &local, address),
+        );
         let peer = match shaken.await.unwrap_or(Err(HandshakeError::Timeout)) {
             Ok(peer) => peer,
             Err(error) => {
                 match &error {
                     HandshakeError::Timeout => counters.refused_timeout.add(1),
-                    HandshakeError::Protocol(ZmtpError::IncompatibleSocket { .. }) => counters.refused_incompatible.add(1),
+                    HandshakeError::Protocol(ZmtpError::IncompatibleSocket { .. }) => {
+                        counters.refused_incompatible.add(1);
+                    }
                     HandshakeError::Protocol(_) => counters.refused_protocol.add(1),
                     HandshakeError::PeerClosed | HandshakeError::Io(_) => counters.refused_io.add(1),
                 }

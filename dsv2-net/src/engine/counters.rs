@@ -121,7 +121,12 @@ impl Budget {
     /// A budget of `cap_bytes`.
     #[must_use]
     pub fn new(cap_bytes: usize) -> Self {
-        Self(Arc::new(BudgetInner { cap_bytes, used: AtomicUsize::new(0), awaited: AtomicBool::new(false), room: Notify::new() }))
+        Self(Arc::new(BudgetInner {
+            cap_bytes,
+            used: AtomicUsize::new(0),
+            awaited: AtomicBool::new(false),
+            room: Notify::new(),
+        }))
     }
 
     /// Bytes drawn.

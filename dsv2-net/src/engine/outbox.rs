@@ -175,7 +175,11 @@ impl Outbox {
         let messages = run.len();
         let wire = batch.wire_slice(run.clone());
         let mut state = self.admit(wire.len(), messages)?;
-        if wire.len() < BY_REFERENCE_BYTES { state.copy(wire, messages) } else { state.share(batch.wire(run), messages) }
+        if wire.len() < BY_REFERENCE_BYTES {
+            state.copy(wire, messages);
+        } else {
+            state.share(batch.wire(run), messages);
+        }
         Ok(())
     }
 
@@ -288,7 +292,8 @@ impl Outbox {
     pub fn drain(&self) {
         let mut state = self.lock();
         if matches!(state.phase, Phase::Open) {
-            state.phase = if state.bytes == 0 { Phase::Closed(CloseReason::Local) } else { Phase::Draining(CloseReason::Local) };
+            state.phase =
+                if state.bytes == 0 { Phase::Closed(CloseReason::Local) } else { Phase::Draining(CloseReason::Local) };
             self.announce(state);
         }
     }
@@ -433,7 +438,8 @@ impl Outbox {
         }
         // An empty queue takes one message of any size: its limit is `message_cap_bytes`.
         let fits = state.bytes == 0
-            || (state.bytes + bytes <= self.0.cap_bytes && state.messages.saturating_add(messages) <= self.0.cap_messages);
+            || (state.bytes + bytes <= self.0.cap_bytes
+                && state.messages.saturating_add(messages) <= self.0.cap_messages);
         if !fits || !self.0.budget.try_reserve(bytes) {
             state.starved = true;
             drop(state);

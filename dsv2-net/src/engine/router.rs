@@ -160,7 +160,9 @@ impl Router {
                 self.peers.insert(peer, outbox);
                 events.push(RouterEvent::PeerUp { peer, info });
             }
-            Queued::Batch(peer, batch) => events.extend(batch.messages().map(|message| RouterEvent::Message { peer, message })),
+            Queued::Batch(peer, batch) => {
+                events.extend(batch.messages().map(|message| RouterEvent::Message { peer, message }));
+            }
             Queued::Down(peer, reason, unsent_messages) => {
                 self.peers.remove(&peer);
                 events.push(RouterEvent::PeerDown { peer, reason, unsent_messages });

@@ -55,7 +55,8 @@ mod tests {
 
     #[test]
     fn pauses_double_up_to_the_cap_with_jitter() {
-        let mut attempts = Attempts::new(Backoff { first: Duration::from_millis(100), cap: Duration::from_millis(300) });
+        let mut attempts =
+            Attempts::new(Backoff { first: Duration::from_millis(100), cap: Duration::from_millis(300) });
         for full in [100, 200, 300, 300] {
             let pause = attempts.pause();
             let full = Duration::from_millis(full);

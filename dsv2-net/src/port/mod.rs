@@ -244,7 +244,12 @@ impl PortLimits {
 ///
 /// # Errors
 /// The transport does not support the kind or the endpoint.
-pub fn connect(transport: Transport, kind: SocketKind, endpoint: Endpoint, limits: PortLimits) -> Result<Box<dyn Port>, PortError> {
+pub fn connect(
+    transport: Transport,
+    kind: SocketKind,
+    endpoint: Endpoint,
+    limits: PortLimits,
+) -> Result<Box<dyn Port>, PortError> {
     match transport {
         Transport::Native => Ok(Box::new(NativePort::connect(kind, endpoint, limits))),
         #[cfg(feature = "zeromq")]

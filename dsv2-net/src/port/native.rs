@@ -81,7 +81,8 @@ impl NativePort {
         let failed_attempts = Arc::new(Counter::default());
         let counters = Arc::clone(local.counters());
         let message_cap_bytes = limits.connection.message_cap_bytes;
-        let supervisor = Supervisor { endpoint, local, limits, inbox: sender, failed_attempts: Arc::clone(&failed_attempts) };
+        let supervisor =
+            Supervisor { endpoint, local, limits, inbox: sender, failed_attempts: Arc::clone(&failed_attempts) };
         let task = tokio::spawn(supervisor.run()).abort_handle();
         Self {
             kind,
@@ -106,7 +107,8 @@ impl NativePort {
 
     fn exceeds_cap(&self, message: &Message) -> bool {
         // The encoded form is an upper bound that costs nothing.
-        message.wire().len() > self.message_cap_bytes && message.slices().map(<[u8]>::len).sum::<usize>() > self.message_cap_bytes
+        message.wire().len() > self.message_cap_bytes
+            && message.slices().map(<[u8]>::len).sum::<usize>() > self.message_cap_bytes
     }
 
     fn is_wanted(link: &Link, topic: &[u8]) -> bool {
@@ -205,7 +207,8 @@ impl Port for NativePort {
         let start = events.len();
         while events.len() == start {
             self.send_pending();
-            let outbox = self.link.as_ref().filter(|_| self.starved || !self.pending.is_empty()).map(|l| l.outbox.clone());
+            let outbox =
+                self.link.as_ref().filter(|_| self.starved || !self.pending.is_empty()).map(|l| l.outbox.clone());
             tokio::select! {
                 biased;
                 incoming = self.inbox.recv() => {

@@ -44,7 +44,8 @@ impl Outstanding {
     /// Counts one more; `false`, and nothing counted, if that breaks a bound. One alone may be of any size.
     pub(super) fn try_add(&self, bytes: usize) -> bool {
         let mut state = self.lock();
-        let fits = state.sent.is_empty() || (state.sent.len() < self.cap_messages && state.bytes + bytes <= self.cap_bytes);
+        let fits =
+            state.sent.is_empty() || (state.sent.len() < self.cap_messages && state.bytes + bytes <= self.cap_bytes);
         if fits {
             state.sent.push_back((Instant::now(), bytes));
             state.bytes += bytes;

@@ -20,7 +20,9 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use zeromq::util::PeerIdentity;
-use zeromq::{DealerSocket, Socket, SocketEvent, SocketOptions, SocketRecv, SocketSend, XSubSocket, ZmqError, ZmqMessage};
+use zeromq::{
+    DealerSocket, Socket, SocketEvent, SocketOptions, SocketRecv, SocketSend, XSubSocket, ZmqError, ZmqMessage,
+};
 
 use super::backoff::Attempts;
 use super::interest::Interest;
@@ -78,7 +80,9 @@ impl ZeroMqPort {
     /// PUB ports and `memory://` are not supported.
     pub fn connect(kind: SocketKind, endpoint: &Endpoint, limits: PortLimits) -> Result<Self, PortError> {
         if kind == SocketKind::Pub {
-            return Err(PortError::Unsupported("a PUB port over the zeromq crate would have no bounds: use the native one"));
+            return Err(PortError::Unsupported(
+                "a PUB port over the zeromq crate would have no bounds: use the native one",
+            ));
         }
         if matches!(endpoint, Endpoint::Memory { .. }) {
             return Err(PortError::Unsupported("the zeromq crate has no memory:// transport: use the native port"));
@@ -86,8 +90,13 @@ impl ZeroMqPort {
         let (sender, inbox) = inbox(limits.inbox_cap_bytes);
         let failed_attempts = Arc::new(Counter::default());
         let message_cap_bytes = limits.connection.message_cap_bytes;
-        let supervisor =
-            Supervisor { kind, endpoint: endpoint.to_string(), limits, inbox: sender, failed_attempts: Arc::clone(&failed_attempts) };
+        let supervisor = Supervisor {
+            kind,
+            endpoint: endpoint.to_string(),
+            limits,
+            inbox: sender,
+            failed_attempts: Arc::clone(&failed_attempts),
+        };
         let task = tokio::spawn(supervisor.run()).abort_handle();
         Ok(Self {
             kind,
@@ -413,7 +422,9 @@ async fn collect(first: ZmqMessage, receiver: &mut impl SocketRecv) -> (Vec<Mess
 async fn disconnected(monitor: &mut Monitor) -> String {
     loop {
         match poll_fn(|cx| monitor.as_mut().poll_next(cx)).await {
-            Some(SocketEvent::Disconnected(_) | SocketEvent::Closed) => return "the peer closed the connection".to_owned(),
+            Some(SocketEvent::Disconnected(_) | SocketEvent::Closed) => {
+                return "the peer closed the connection".to_owned();
+            }
             None => return "the socket ended".to_owned(),
             Some(_) => {}
         }

@@ -186,11 +186,11 @@ impl Life {
                 }
                 received = self.broker.recv(&mut broker) => {
                     received.map_err(closed)?;
-                    broker.drain(..).for_each(|event| self.from_broker(event));
+                    broker.drain(..).for_each(|event| self.broker_event(event));
                 }
                 received = self.subscriber.recv(&mut subscribed) => {
                     received.map_err(closed)?;
-                    subscribed.drain(..).for_each(|event| self.from_proxy(event));
+                    subscribed.drain(..).for_each(|event| self.proxy_event(event));
                 }
                 received = self.publisher.recv(&mut published) => {
                     received.map_err(closed)?;
@@ -200,12 +200,12 @@ impl Life {
                     if !alive {
                         return Err(ServerError::Fatal("the link's listener ended".to_owned()));
                     }
-                    routed.drain(..).for_each(|event| self.from_router(event));
+                    routed.drain(..).for_each(|event| self.router_event(event));
                 }
                 Some((link, event)) = inboxes.links.recv() => {
-                    self.from_link(link, event);
+                    self.link_event(link, event);
                     while let Ok((link, event)) = inboxes.links.try_recv() {
-                        self.from_link(link, event);
+                        self.link_event(link, event);
                     }
                 }
                 Some(answer) = inboxes.answers.recv() => self.inputs.push(Input::Reference(answer)),
@@ -337,11 +337,10 @@ impl Life {
         if !self.backlog.is_empty() {
             return self.backlog.push_back(message);
         }
-        match self.broker.send(message) {
+        // Where the broker is gone, the client asks again, elsewhere perhaps, and is recognised.
+        if let Err(SendError::Full(message)) = self.broker.send(message) {
             // Bounded by what the broker lets be under way.
-            Err(SendError::Full(message)) => self.backlog.push_back(message),
-            // The client asks again, elsewhere perhaps, and is recognised.
-            Err(_) | Ok(()) => {}
+            self.backlog.push_back(message);
         }
     }
 
@@ -352,7 +351,7 @@ impl Life {
         }
     }
 
-    fn from_broker(&mut self, event: PortEvent) {
+    fn broker_event(&mut self, event: PortEvent) {
         match event {
             PortEvent::Up { info } => {
                 self.broker_knows_us = info.is_some_and(|info| info.is_dsv2());
@@ -386,7 +385,7 @@ impl Life {
         self.inputs.push(Input::Request { from: self.next_route, request });
     }
 
-    fn from_proxy(&mut self, event: PortEvent) {
+    fn proxy_event(&mut self, event: PortEvent) {
         let PortEvent::Message(message) = event else { return };
         let limits = BodyLimits::default();
         let (topic, body) = (message.first(), message.last());
@@ -406,7 +405,7 @@ impl Life {
         }
     }
 
-    fn from_router(&mut self, event: RouterEvent) {
+    fn router_event(&mut self, event: RouterEvent) {
         match event {
             RouterEvent::PeerUp { peer, .. } => {
                 self.next_accepted += 1;
@@ -430,7 +429,7 @@ impl Life {
         }
     }
 
-    fn from_link(&mut self, link: u64, event: LinkEvent) {
+    fn link_event(&mut self, link: u64, event: LinkEvent) {
         match event {
             LinkEvent::Up => self.inputs.push(Input::LinkUp(link)),
             LinkEvent::Down => self.inputs.push(Input::LinkDown(LinkId::Dialled(link))),

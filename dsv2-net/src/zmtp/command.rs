@@ -237,8 +237,20 @@ mod tests {
 
     #[test]
     fn malformed_bodies_are_refused() {
-        for bad in [&b""[..], b"\0", b"\x09READY", b"\x04PING\0", b"\x05ERROR", b"\x05ERROR\x05no", b"\x05READY\x04A", b"\x05READY\x01A\xff\xff\xff\xff"] {
-            assert!(matches!(Command::parse(&Bytes::copy_from_slice(bad)), Err(ZmtpError::MalformedCommand(_))), "{bad:?}");
+        for bad in [
+            &b""[..],
+            b"\0",
+            b"\x09READY",
+            b"\x04PING\0",
+            b"\x05ERROR",
+            b"\x05ERROR\x05no",
+            b"\x05READY\x04A",
+            b"\x05READY\x01A\xff\xff\xff\xff",
+        ] {
+            assert!(
+                matches!(Command::parse(&Bytes::copy_from_slice(bad)), Err(ZmtpError::MalformedCommand(_))),
+                "{bad:?}"
+            );
         }
         let long_context = [&b"\x04PING\0\0"[..], &[0; 17]].concat();
         assert!(Command::parse(&long_context.into()).is_err());
@@ -246,7 +258,9 @@ mod tests {
 
     #[test]
     fn long_reasons_are_cut_at_a_character() {
-        let Ok(Command::Error(text)) = Command::parse(&body(&Command::Error("é".repeat(200)).encode())) else { panic!("no error") };
+        let Ok(Command::Error(text)) = Command::parse(&body(&Command::Error("é".repeat(200)).encode())) else {
+            panic!("no error")
+        };
         assert_eq!(text, "é".repeat(127));
     }
 }

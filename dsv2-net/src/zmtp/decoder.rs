@@ -191,7 +191,11 @@ impl Decoder {
         }
         let kind = match self.buffer[body..end].first() {
             Some(&b) if self.subscriptions && current.frames == 1 && b <= 1 => {
-                if b == 1 { Kind::Subscribe } else { Kind::Cancel }
+                if b == 1 {
+                    Kind::Subscribe
+                } else {
+                    Kind::Cancel
+                }
             }
             _ => Kind::Message,
         };
@@ -248,7 +252,9 @@ impl Decoder {
         self.stash.extend_from_slice(&frames);
         self.scan = 0;
         match Command::parse(&command)? {
-            Command::Subscribe(_) | Command::Cancel(_) => return Err(ZmtpError::Unexpected("subscription within a message")),
+            Command::Subscribe(_) | Command::Cancel(_) => {
+                return Err(ZmtpError::Unexpected("subscription within a message"));
+            }
             Command::Ready(_) => return Err(ZmtpError::Unexpected("READY")),
             Command::Unknown => {}
             control => batch.push_control(control),

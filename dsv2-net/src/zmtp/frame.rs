@@ -81,7 +81,10 @@ mod tests {
                 put_frame(&mut wire, &vec![7; len], more);
                 assert_eq!(wire.len(), encoded_len(len));
                 let header = FrameHeader::parse(&wire).unwrap().unwrap();
-                assert_eq!(header, FrameHeader { more, command: false, payload_len: len as u64, header_len: wire.len() - len });
+                assert_eq!(
+                    header,
+                    FrameHeader { more, command: false, payload_len: len as u64, header_len: wire.len() - len }
+                );
                 for cut in 0..header.header_len {
                     assert_eq!(FrameHeader::parse(&wire[..cut]), Ok(None));
                 }

@@ -200,7 +200,10 @@ mod tests {
         let message = Message::from_frames([&b"id"[..], b"", &big]);
         assert_eq!(message.frame_count(), 3);
         assert_eq!(message.frames().collect::<Vec<_>>(), [&b"id"[..], b"", &big]);
-        assert_eq!((message.first(), message.frame(1), message.last(), message.frame(3)), (&b"id"[..], Some(&b""[..]), &big[..], None));
+        assert_eq!(
+            (message.first(), message.frame(1), message.last(), message.frame(3)),
+            (&b"id"[..], Some(&b""[..]), &big[..], None)
+        );
         let (id, rest) = message.split_first();
         assert_eq!(id, &b"id"[..]);
         let rest = rest.unwrap();

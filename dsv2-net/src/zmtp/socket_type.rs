@@ -55,7 +55,10 @@ impl SocketType {
     /// Parses the value of the `Socket-Type` property.
     pub fn from_wire(name: &[u8]) -> Result<Self, ZmtpError> {
         let printable = || String::from_utf8_lossy(&name[..name.len().min(32)]).into_owned();
-        Self::ALL.into_iter().find(|t| t.as_str().as_bytes() == name).ok_or_else(|| ZmtpError::UnknownSocketType(printable()))
+        Self::ALL
+            .into_iter()
+            .find(|t| t.as_str().as_bytes() == name)
+            .ok_or_else(|| ZmtpError::UnknownSocketType(printable()))
     }
 
     /// Whether RFC 23 ("Socket-Type compatibility") lets these two be connected. The relation is symmetric.

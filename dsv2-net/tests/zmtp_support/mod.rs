@@ -1,5 +1,5 @@
 //! A peer made of raw bytes, and an honest one to compare it with.
-#![allow(dead_code, unreachable_pub)] // each test file uses its part
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)] // each test file uses its part; a panic is how tests fail
 
 use std::future::Future;
 use std::sync::Arc;
@@ -77,7 +77,8 @@ impl Victim {
 
     /// An honest client is served, now.
     pub async fn assert_serves(&self) {
-        let mut port = connect(Transport::Native, SocketKind::Dealer, self.endpoint.clone(), PortLimits::default()).unwrap();
+        let mut port =
+            connect(Transport::Native, SocketKind::Dealer, self.endpoint.clone(), PortLimits::default()).unwrap();
         let message = Message::from_frames([&b"id"[..], b"", b"still there?"]);
         let mut events = Vec::new();
         within("service", async {

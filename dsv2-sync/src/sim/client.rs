@@ -83,7 +83,7 @@ impl SimClient {
         let (body, _) = self.under_way.get(&number)?;
         self.clock += 1;
         let request = Request {
-            format: if self.index % 2 == 0 { Format::Json } else { Format::MsgPack },
+            format: if self.index.is_multiple_of(2) { Format::Json } else { Format::MsgPack },
             timestamp: Some(RawTimestamp::Integer(wall_ms)),
             clock: Clock::new(self.clock),
             ext: RequestExt {

@@ -45,7 +45,7 @@ impl Node {
     /// Starts the process, as a driver does: recovers the store, replays it, begins a new life.
     pub(super) fn start(&mut self, us: u64, voters: &BTreeSet<dsv2_core::ServerName>, random: u64) -> Result<(), String> {
         let node = 1 + self.index as u128;
-        let config = JsonlConfig { node, segment_bytes: 4_096, ..JsonlConfig::default() };
+        let config = JsonlConfig { node, segment_bytes: 4_096 };
         let store = JsonlStore::open(Arc::new(self.disk.clone()), config).map_err(|e| format!("start of server {}: {e}", self.index))?;
         let mut events = Vec::new();
         store.replay(&mut |event| events.push(event)).map_err(|e| format!("replay of server {}: {e}", self.index))?;

@@ -212,12 +212,13 @@ impl World {
         process.machine.step(now, Input::Flush, &mut effects);
         let free = collect(process, effects);
         self.check_leader(server);
-        if let Some(process) = &mut self.nodes[server].process {
-            if !process.uncommitted.is_empty() && !process.syncing {
-                process.syncing = true;
-                let sync_us = between(&mut self.net_random, self.config.faults.sync_us);
-                self.later(self.now_us + sync_us, Happening::Synced { server, life });
-            }
+        if let Some(process) = &mut self.nodes[server].process
+            && !process.uncommitted.is_empty()
+            && !process.syncing
+        {
+            process.syncing = true;
+            let sync_us = between(&mut self.net_random, self.config.faults.sync_us);
+            self.later(self.now_us + sync_us, Happening::Synced { server, life });
         }
         free.into_iter().for_each(|effect| self.carry_out(server, life, effect));
         self.plan_wake(server, life);

@@ -41,7 +41,16 @@ pub(super) enum Verdict {
 impl Pulse {
     pub(super) fn new(heartbeat: Heartbeat, stall_timeout: Duration, can_ping: bool, now: Instant) -> Self {
         let can_ping = can_ping && !heartbeat.interval.is_zero();
-        Self { heartbeat, stall_timeout, can_ping, peer_ttl: None, heard_at: now, whole_at: now, seen: Signs::default(), pinged: false }
+        Self {
+            heartbeat,
+            stall_timeout,
+            can_ping,
+            peer_ttl: None,
+            heard_at: now,
+            whole_at: now,
+            seen: Signs::default(),
+            pinged: false,
+        }
     }
 
     /// The peer's PING carried this TTL (RFC 37: zero says none). `true` if that is news: the period has changed.
@@ -87,7 +96,11 @@ impl Pulse {
             self.pinged = true;
             return Verdict::Ping;
         }
-        if quiet >= self.heartbeat.interval + self.heartbeat.timeout && !output_waits { Verdict::Silent } else { Verdict::Alive }
+        if quiet >= self.heartbeat.interval + self.heartbeat.timeout && !output_waits {
+            Verdict::Silent
+        } else {
+            Verdict::Alive
+        }
     }
 
     /// The TTL to announce, in tenths of a second: how long our own silence may last.

@@ -28,7 +28,9 @@ pub(super) async fn write_loop(mut half: WriteHalf, outbox: Outbox, stall_timeou
     let mut stall = pin!(sleep(stall_timeout));
     // Whoever closed the outbox has left the reason there.
     while poll_fn(|cx| outbox.poll_take(cx, &mut chunks)).await.is_ok() {
-        if let Err(reason) = write_all(&mut half, &outbox, &mut chunks, &mut partial, stall.as_mut(), stall_timeout).await {
+        if let Err(reason) =
+            write_all(&mut half, &outbox, &mut chunks, &mut partial, stall.as_mut(), stall_timeout).await
+        {
             outbox.close(reason);
             break;
         }
@@ -116,7 +118,9 @@ async fn write_some(
 
 pub(super) fn failure(error: &io::Error) -> CloseReason {
     match error.kind() {
-        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof => CloseReason::PeerClosed,
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof => {
+            CloseReason::PeerClosed
+        }
         kind => CloseReason::Io(kind),
     }
 }

@@ -78,7 +78,10 @@ fn frames_and_bytes_of_one_message_are_counted_together() {
     let endless = Message::prefix(b"").repeat(9);
     assert_eq!(decode_all(&mut decoder(), &endless, &[]), Err(ZmtpError::TooManyFrames { cap: 8 }));
     let heavy = Message::prefix(&[0; 2000]).repeat(3);
-    assert_eq!(decode_all(&mut decoder(), &heavy, &[]), Err(ZmtpError::MessageTooLarge { announced: 6000, cap_bytes: 4096 }));
+    assert_eq!(
+        decode_all(&mut decoder(), &heavy, &[]),
+        Err(ZmtpError::MessageTooLarge { announced: 6000, cap_bytes: 4096 })
+    );
 }
 
 #[test]
@@ -103,8 +106,13 @@ fn a_ping_between_frames_leaves_the_message_whole() {
     wire.extend_from_slice(&ping.encode());
     wire.extend_from_slice(Message::single(b"three").wire());
     wire.extend_from_slice(Message::single(b"after").wire());
-    let expected =
-        [message(&[b"before"]), Seen::Control(ping.clone()), Seen::Control(ping), message(&[b"one", b"two", b"three"]), message(&[b"after"])];
+    let expected = [
+        message(&[b"before"]),
+        Seen::Control(ping.clone()),
+        Seen::Control(ping),
+        message(&[b"one", b"two", b"three"]),
+        message(&[b"after"]),
+    ];
     for cut in 0..wire.len() {
         assert_eq!(decode_all(&mut decoder(), &wire, &[cut]).unwrap(), expected, "cut at {cut}");
     }

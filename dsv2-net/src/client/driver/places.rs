@@ -1,0 +1,103 @@
+//! Which brokers and proxies there are, and the ports to those in use.
+
+use std::collections::BTreeSet;
+
+use dsv2_sync::session::Side;
+
+use crate::endpoint::Endpoint;
+use crate::port::{Port, PortError, PortLimits, SocketKind, Transport, connect};
+
+/// After so many failed attempts in a row another endpoint is tried, where there is one.
+const PATIENCE: u32 = 3;
+
+/// Where brokers and proxies are, and how to get there.
+#[derive(Clone, Debug)]
+pub(in crate::client) struct Places {
+    pub(in crate::client) brokers: Vec<Endpoint>,
+    pub(in crate::client) proxies: Vec<Endpoint>,
+    pub(in crate::client) transport: Transport,
+    pub(in crate::client) limits: PortLimits,
+    pub(in crate::client) window: usize,
+}
+
+/// The two ports.
+pub(super) struct Connections {
+    pub(super) broker: Box<dyn Port>,
+    pub(super) proxy: Box<dyn Port>,
+    broker_at: usize,
+    proxy_at: usize,
+    topics: BTreeSet<String>,
+    places: Places,
+}
+
+impl Connections {
+    pub(super) fn open(places: Places) -> Result<Self, PortError> {
+        Ok(Self {
+            broker: places.connect(Side::Broker, 0)?,
+            proxy: places.connect(Side::Proxy, 0)?,
+            broker_at: 0,
+            proxy_at: 0,
+            topics: BTreeSet::new(),
+            places,
+        })
+    }
+
+    /// How many deliveries a subscription's consumer may leave waiting.
+    pub(super) fn window(&self) -> usize {
+        self.places.window
+    }
+
+    pub(super) fn listen(&mut self, topic: String) {
+        self.proxy.subscribe(topic.as_bytes());
+        self.topics.insert(topic);
+    }
+
+    pub(super) fn unlisten(&mut self, topic: &str) {
+        if self.topics.remove(topic) {
+            self.proxy.unsubscribe(topic.as_bytes());
+        }
+    }
+
+    /// Whether an endpoint that cannot be reached is to be left for another.
+    pub(super) fn is_to_be_left(&self, side: Side, attempts: u32) -> bool {
+        attempts >= PATIENCE && self.places.of(side).len() > 1
+    }
+
+    /// Makes a new port, to the next endpoint where there are several. Says whether it did: a port to the only endpoint
+    /// that is down tries again by itself.
+    pub(super) fn renew(&mut self, side: Side, is_up: bool) -> Result<bool, PortError> {
+        let count = self.places.of(side).len();
+        if count == 1 && !is_up {
+            return Ok(false);
+        }
+        let at = match side {
+            Side::Broker => &mut self.broker_at,
+            Side::Proxy => &mut self.proxy_at,
+        };
+        *at = (*at + 1) % count;
+        let at = *at;
+        match side {
+            Side::Broker => self.broker = self.places.connect(side, at)?,
+            Side::Proxy => {
+                self.proxy = self.places.connect(side, at)?;
+                self.topics.iter().for_each(|topic| self.proxy.subscribe(topic.as_bytes()));
+            }
+        }
+        tracing::info!(?side, endpoint = %self.places.of(side)[at], "connecting anew");
+        Ok(true)
+    }
+}
+
+impl Places {
+    fn of(&self, side: Side) -> &[Endpoint] {
+        match side {
+            Side::Broker => &self.brokers,
+            Side::Proxy => &self.proxies,
+        }
+    }
+
+    fn connect(&self, side: Side, at: usize) -> Result<Box<dyn Port>, PortError> {
+        let kind = if side == Side::Broker { SocketKind::Dealer } else { SocketKind::Sub };
+        connect(self.transport, kind, self.of(side)[at].clone(), self.limits.clone())
+    }
+}
