@@ -15,7 +15,7 @@ use dsv2_net::Endpoint;
 use crate::args::{self, Common, Part, Place};
 use crate::cli::HasCommon;
 use crate::error::Error;
-use crate::sdk::{Options, Sdk};
+use crate::sdk::{self, Options};
 use crate::shutdown::Shutdown;
 
 /// How long what was begun may take to finish at the end.
@@ -98,7 +98,7 @@ enum Command {
         #[arg(long, value_name = "N")]
         count: Option<u64>,
     },
-    /// Prints what was published: of a channel, of a user's inbox, or, as @NAME, of your conversation with NAME.
+    /// Prints what was published in a channel; as @NAME, your conversation with NAME; as your own name, your inbox.
     History {
         /// Of what.
         topic: String,
@@ -160,17 +160,21 @@ pub async fn client(args: ClientArgs) -> Result<(), Error> {
     if writes {
         args.user()?;
     }
-    let sdk = tokio::select! {
-        sdk = Sdk::connect(args.options()?) => sdk.map_err(|error| view.failed(error))?,
+    let options = args.options()?;
+    let client = tokio::select! {
+        client = sdk::connect(&options) => client.map_err(|error| view.failed(error))?,
         () = shutdown.wait() => return Ok(()),
     };
     let result = match &args.command {
-        None => interactive::chat(&sdk, args.user()?, view, &mut shutdown).await,
+        None => interactive::chat(&client, args.user()?, view, &mut shutdown).await,
         Some(command) => tokio::select! {
-            result = oneshot::run(&sdk, &args, command, view) => result.map_err(|error| view.failed(error)),
+            result = oneshot::run(&client, &args, command, view) => result.map_err(|error| view.failed(error)),
             () = shutdown.wait() => Ok(()),
         },
     };
-    sdk.close(DRAIN).await;
+    let report = client.drain(DRAIN).await;
+    if report.unknown > 0 {
+        tracing::warn!(unknown = report.unknown, "the end came before some answers: those writes may or may not have happened");
+    }
     result
 }

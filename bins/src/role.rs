@@ -13,6 +13,8 @@ pub use proxy::{ProxyArgs, proxy};
 pub use reference::{ReferenceArgs, reference};
 pub use server::{ServerArgs, server};
 
+use dsv2_net::Endpoint;
+
 use crate::error::Error;
 use crate::output;
 
@@ -24,4 +26,8 @@ fn ready(part: &str, endpoints: &[(&str, String)]) -> Result<(), Error> {
         Err(Error::OutputClosed) => Ok(()),
         other => other,
     }
+}
+
+fn list<'a>(endpoints: impl Iterator<Item = &'a Endpoint>) -> String {
+    endpoints.map(ToString::to_string).collect::<Vec<_>>().join(",")
 }

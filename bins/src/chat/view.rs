@@ -1,7 +1,7 @@
 //! How a client shows things: lines for people, or objects for programs.
 
-use dsv2_core::{Feed, Publication, PublicationBody};
-use dsv2_sync::session::{Delivery, Written};
+use dsv2_core::{Clock, Feed, Publication, PublicationBody};
+use dsv2_net::client::{Delivery, Receipt};
 use serde_json::{Map, Value, json};
 
 use crate::error::Error;
@@ -30,13 +30,13 @@ impl View {
     /// Something that a subscription yields.
     pub(super) fn delivery(self, delivery: &Delivery) -> Result<String, Error> {
         match delivery {
-            Delivery::Message { publication, .. } => self.message(publication),
-            Delivery::Gap { feed, missing } => {
+            Delivery::Message(message) => self.message(&message.publication),
+            Delivery::Gap { topic: feed, missing, .. } => {
                 let missing = missing.as_ref().map(ToString::to_string);
                 let people = format!("! {} has a gap{}", topic(feed), missing.as_ref().map_or(String::new(), |id| format!(" up to {id}")));
                 self.either(|| people, || json!({"type": "gap", "topic": topic(feed), "missing": missing}))
             }
-            Delivery::Recovered { feed, messages } => self.either(
+            Delivery::Recovered { topic: feed, messages } => self.either(
                 || format!("! {} was repaired: {messages} lost messages were read back", topic(feed)),
                 || json!({"type": "recovered", "topic": topic(feed), "messages": messages}),
             ),
@@ -46,20 +46,21 @@ impl View {
     }
 
     /// An acknowledged write.
-    pub(super) fn written(self, command: &str, what: &str, written: &Written) -> Result<String, Error> {
-        let receipt = written.receipt.as_ref();
+    pub(super) fn written(self, command: &str, what: &str, receipt: Option<&Receipt>) -> Result<String, Error> {
+        let clock = receipt.and_then(|receipt| receipt.clock).map(Clock::get);
+        let level = receipt.and_then(|receipt| receipt.level);
         self.either(
-            || match receipt {
-                Some(receipt) => format!("ok: {what} ({}, clock {})", receipt.level, written.clock.map_or(0, dsv2_core::Clock::get)),
-                None => format!("ok: {what}"),
+            || match (level, clock) {
+                (Some(level), Some(clock)) => format!("ok: {what} ({level}, clock {clock})"),
+                _ => format!("ok: {what}"),
             },
             || {
+                let event = receipt.and_then(|receipt| receipt.event.as_ref());
                 json!({
-                    "type": "ok", "command": command, "clock": written.clock.map(dsv2_core::Clock::get),
-                    "id": receipt.map(|receipt| receipt.id.to_string()),
-                    "origin": receipt.map(|receipt| receipt.event.origin.to_string()),
-                    "seq": receipt.map(|receipt| receipt.event.seq),
-                    "level": receipt.map(|receipt| receipt.level.as_str()),
+                    "type": "ok", "command": command, "clock": clock, "level": level,
+                    "id": receipt.and_then(|receipt| receipt.id.as_ref()).map(ToString::to_string),
+                    "origin": event.map(|event| event.origin.to_string()),
+                    "seq": event.map(|event| event.seq),
                 })
             },
         )
@@ -179,8 +180,7 @@ mod tests {
 
     #[test]
     fn what_is_absent_is_left_out() -> Result<(), Error> {
-        let written = Written { receipt: None, clock: None };
-        assert_eq!(View { json: true }.written("publish", "x", &written)?, r#"{"command":"publish","type":"ok"}"#);
+        assert_eq!(View { json: true }.written("publish", "x", None)?, r#"{"command":"publish","type":"ok"}"#);
         Ok(())
     }
 }

@@ -1,11 +1,13 @@
 //! `dsv2-broker`.
 
+use std::sync::Arc;
+
 use clap::Parser;
 use dsv2_net::Endpoint;
 use dsv2_net::engine::{Broker, BrokerConfig};
-use dsv2_net::refuse::EnvelopeRefuser;
+use dsv2_net::EnvelopeRefuser;
 
-use super::ready;
+use super::{list, ready};
 use crate::args::{Common, Part, Place};
 use crate::cli::HasCommon;
 use crate::error::Error;
@@ -44,9 +46,10 @@ pub async fn broker(args: BrokerArgs) -> Result<(), Error> {
     let clients = args.place.endpoint(args.clients.as_ref(), Part::Clients)?;
     let servers = args.place.endpoint(args.servers.as_ref(), Part::Servers)?;
     let mut shutdown = Shutdown::install()?;
-    let broker = Broker::bind(BrokerConfig::new(clients, servers), EnvelopeRefuser::default()).await?;
-    ready("broker", &[("clients", broker.client_endpoint().to_string()), ("servers", broker.server_endpoint().to_string())])?;
-    shutdown.wait().await;
-    broker.stop().await;
+    let config = BrokerConfig { clients: vec![clients], servers: vec![servers], ..BrokerConfig::default() };
+    let broker = Broker::bind(config, Arc::new(EnvelopeRefuser::default())).await?;
+    ready("broker", &[("clients", list(broker.client_endpoints())), ("servers", list(broker.server_endpoints()))])?;
+    let report = broker.run(shutdown.wait()).await;
+    tracing::info!(?report, "ended");
     Ok(())
 }

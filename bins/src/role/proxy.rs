@@ -4,7 +4,7 @@ use clap::Parser;
 use dsv2_net::Endpoint;
 use dsv2_net::engine::{Proxy, ProxyConfig};
 
-use super::ready;
+use super::{list, ready};
 use crate::args::{Common, Part, Place};
 use crate::cli::HasCommon;
 use crate::error::Error;
@@ -42,10 +42,10 @@ pub async fn proxy(args: ProxyArgs) -> Result<(), Error> {
     let publishers = args.place.endpoint(args.publishers.as_ref(), Part::Publishers)?;
     let subscribers = args.place.endpoint(args.subscribers.as_ref(), Part::Subscribers)?;
     let mut shutdown = Shutdown::install()?;
-    let proxy = Proxy::bind(ProxyConfig::new(publishers, subscribers)).await?;
-    let endpoints = [("publishers", proxy.publisher_endpoint().to_string()), ("subscribers", proxy.subscriber_endpoint().to_string())];
-    ready("proxy", &endpoints)?;
-    shutdown.wait().await;
-    proxy.stop().await;
+    let config = ProxyConfig { publishers: vec![publishers], subscribers: vec![subscribers], ..ProxyConfig::default() };
+    let proxy = Proxy::bind(config).await?;
+    ready("proxy", &[("publishers", list(proxy.publisher_endpoints())), ("subscribers", list(proxy.subscriber_endpoints()))])?;
+    let report = proxy.run(shutdown.wait()).await;
+    tracing::info!(?report, "ended");
     Ok(())
 }

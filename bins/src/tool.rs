@@ -1,0 +1,59 @@
+//! `dsv2`: starts a cluster, and looks at things.
+
+mod import;
+mod inspect;
+mod sim;
+mod status;
+mod up;
+
+use clap::{Parser, Subcommand};
+
+use crate::args::Common;
+use crate::cli::HasCommon;
+use crate::error::Error;
+
+/// DS-v2: private messages and channels over ZeroMQ, replicated and durable.
+///
+/// `dsv2 up` starts a whole cluster; `dsv2-client --user ana` talks to it. The other tools look at a cluster, at a data
+/// directory, or at a simulation.
+#[derive(Debug, Parser)]
+#[command(name = "dsv2", version)]
+pub struct ToolArgs {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    tool: Tool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Tool {
+    Up(up::UpArgs),
+    Status(status::StatusArgs),
+    Inspect(inspect::InspectArgs),
+    Import(import::ImportArgs),
+    Sim(sim::SimArgs),
+}
+
+impl HasCommon for ToolArgs {
+    fn common(&self) -> &Common {
+        &self.common
+    }
+
+    fn log(&self) -> Option<&'static str> {
+        matches!(self.tool, Tool::Up(_)).then_some("info")
+    }
+}
+
+/// Runs a tool.
+///
+/// # Errors
+/// [`Error`], as the tool has it.
+pub async fn tool(args: ToolArgs) -> Result<(), Error> {
+    match args.tool {
+        Tool::Up(args) => up::up(args).await,
+        Tool::Status(args) => status::status(args).await,
+        Tool::Inspect(args) => inspect::inspect(&args),
+        Tool::Import(args) => import::import(&args),
+        Tool::Sim(args) => sim::sim(&args),
+    }
+}
