@@ -25,7 +25,9 @@ async fn router_and_peer() -> (Router, dsv2_net::engine::PeerId, Box<dyn dsv2_ne
                 _ = router.recv(&mut events) => {}
                 up = port.recv(&mut port_events) => up.unwrap(),
             }
-            if let Some(RouterEvent::PeerUp { peer, info }) = events.first() {
+            if let (Some(RouterEvent::PeerUp { peer, info }), [PortEvent::Up { .. }]) =
+                (events.first(), &port_events[..])
+            {
                 assert!(info.is_dsv2());
                 assert_eq!(info.socket_type, SocketType::Dealer);
                 return *peer;
@@ -163,4 +165,35 @@ async fn with_few_descriptors() {
     assert!(victim.counters.accept_errors.get() < 10, "it pauses in between");
     drop(hoard);
     victim.assert_serves().await;
+}
+
+/// A client that floods does not lose its last answers to a reset when the router ends.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shutdown_amid_traffic_lets_the_last_answers_arrive() {
+    for _ in 0..20 {
+        let (router, peer, mut port) = router_and_peer().await;
+        for n in 0..200 {
+            port.send(Message::from_frames([vec![0; 1000], vec![n]])).unwrap();
+        }
+        for n in 0..500_u32 {
+            router.send(peer, &Message::single(&n.to_be_bytes())).unwrap();
+        }
+        let receive = async {
+            let (mut events, mut got) = (Vec::new(), 0);
+            loop {
+                port.recv(&mut events).await.unwrap();
+                for event in events.drain(..) {
+                    match event {
+                        PortEvent::Message(_) => got += 1,
+                        PortEvent::Down { .. } => return got,
+                        _ => {}
+                    }
+                }
+                // More to read for the router, whose reading has ended.
+                let _ = port.send(Message::single(&[0; 1000]));
+            }
+        };
+        let (report, got) = within("shutdown", async { tokio::join!(router.shutdown(DEADLINE), receive) }).await;
+        assert_eq!((report.drained, got), (1, 500));
+    }
 }

@@ -24,7 +24,8 @@
 //!    of `rtt`, the difference is known to ± rtt/2, whatever the asymmetry of the way.
 //! 3. **Average.** Fault-tolerant: the largest set of clocks of which no two differ by more than γ. A clock that is an hour
 //!    off is outside, moves nobody, and is told how to come back. A reading too coarse to be judged (a family server that
-//!    answers in whole seconds, a slow link) may confirm the set and never moves its mean.
+//!    answers in whole seconds, a slow link) may confirm the set and never moves its mean. A clock that still slews counts
+//!    where it is going, or every round meanwhile would move the others once more.
 //! 4. **Majority.** Without one among the *known members*, reachable or not, nothing changes anywhere.
 //! 5. **Slew.** An offset moves by at most 500 µs a second, so that time neither jumps nor goes back. A step happens only at
 //!    the first adjustment after a start, after the system clock itself was set, and on request.
@@ -77,6 +78,8 @@ pub enum ClockMessage {
         wall: Wall,
         /// The offset in it, in microseconds.
         offset_us: i64,
+        /// How much of its last adjustment is still to be slewed, in microseconds.
+        left_us: i64,
     },
     /// "This is your offset from now on."
     Adjust {

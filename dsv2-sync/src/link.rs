@@ -107,6 +107,8 @@ pub struct LinkHello {
     pub voters: u64,
     /// Its rank, once it has one.
     pub rank: Option<u64>,
+    /// Where its own link is: whoever is dialled dials back, without waiting for a list.
+    pub address: Option<String>,
     /// Its logical clock.
     pub clock: Clock,
     /// What it holds, durable.

@@ -26,12 +26,17 @@ fn message(message: &ClockMessage, first_nonce: u64) -> String {
     let sample = |nonce: u64| nonce.wrapping_sub(first_nonce);
     match message {
         ClockMessage::Probe { round, nonce, .. } => format!("Probe    round {round}, nonce {}", sample(*nonce)),
-        ClockMessage::Reading { nonce, wall, offset_us, .. } => {
-            format!("Reading  nonce {}: it is {}, my offset is {}", sample(*nonce), time(wall.us), ms(*offset_us))
+        ClockMessage::Reading { nonce, wall, offset_us, left_us, .. } => {
+            let left = if *left_us == 0 { String::new() } else { format!(", {} to go", ms(*left_us)) };
+            format!("Reading  nonce {}: it is {}, my offset is {}{left}", sample(*nonce), time(wall.us), ms(*offset_us))
         }
         ClockMessage::Adjust { round, offset_us, error_bound_us, outlier, step, .. } => {
-            let (is_outlier, steps) = (if *outlier { "; you are an outlier" } else { "" }, if *step { "; at once" } else { "" });
-            format!("Adjust   round {round}: your offset is {}, within {error_bound_us} us{is_outlier}{steps}", ms(*offset_us))
+            let (is_outlier, steps) =
+                (if *outlier { "; you are an outlier" } else { "" }, if *step { "; at once" } else { "" });
+            format!(
+                "Adjust   round {round}: your offset is {}, within {error_bound_us} us{is_outlier}{steps}",
+                ms(*offset_us)
+            )
         }
         ClockMessage::Request => "Request  a round, please".into(),
         _ => "?".into(),
@@ -46,7 +51,12 @@ fn report(report: &RoundReport) -> Vec<String> {
             Part::Outlier => "outlier",
         };
         let name = clock.name.as_str();
-        format!("         | {name:<6} {:>16} +- {:>4} us   rtt {:>4} us   {part}", ms(clock.ahead_us), clock.error_us, clock.rtt_us)
+        format!(
+            "         | {name:<6} {:>16} +- {:>4} us   rtt {:>4} us   {part}",
+            ms(clock.ahead_us),
+            clock.error_us,
+            clock.rtt_us
+        )
     };
     report.clocks.iter().map(clock).collect()
 }
@@ -73,13 +83,18 @@ impl Script {
                 ClockEffect::RoundRefused { report: refused, needed } => {
                     lines.extend(report(refused));
                     let (members, answered) = (refused.members, refused.clocks.len());
-                    format!("{:<6} REFUSES the round: {answered} of {members} answered, {needed} must agree", server.as_str())
+                    format!(
+                        "{:<6} REFUSES the round: {answered} of {members} answered, {needed} must agree",
+                        server.as_str()
+                    )
                 }
                 ClockEffect::Adjusted { offset_us, by_us, stepped } => {
                     let how = if *stepped { "steps" } else { "slews" };
                     format!("{:<6} {how} by {} to the offset {}", server.as_str(), ms(*by_us), ms(*offset_us))
                 }
-                ClockEffect::SystemClockSet { by_us } => format!("{:<6} sees its system clock set by {}", server.as_str(), ms(*by_us)),
+                ClockEffect::SystemClockSet { by_us } => {
+                    format!("{:<6} sees its system clock set by {}", server.as_str(), ms(*by_us))
+                }
                 _ => "?".into(),
             };
             lines.push(format!("{:>3}.{:06}  {line}", at_us / 1_000_000, at_us % 1_000_000));
@@ -110,7 +125,8 @@ impl Script {
                     (server.to_string(), number(error) * 1_000, number(drift))
                 };
                 let clocks: Vec<(String, i64, i64)> = words[1..].iter().map(clock).collect();
-                let clocks: Vec<(&str, i64, i64)> = clocks.iter().map(|(server, e, d)| (server.as_str(), *e, *d)).collect();
+                let clocks: Vec<(&str, i64, i64)> =
+                    clocks.iter().map(|(server, e, d)| (server.as_str(), *e, *d)).collect();
                 self.net = Net::new(BerkeleyConfig { samples: 2, ..BerkeleyConfig::default() }, &clocks, 7);
                 self.net.delay_us = (200, 900);
             }
@@ -122,7 +138,8 @@ impl Script {
                 self.net.cut.remove(&name(server));
             }
             ["move", server, error] => {
-                self.net.clocks.get_mut(&name(server)).expect("known").error_us += error.parse::<i64>().expect("milliseconds") * 1_000;
+                self.net.clocks.get_mut(&name(server)).expect("known").error_us +=
+                    error.parse::<i64>().expect("milliseconds") * 1_000;
             }
             ["round"] => self.net.feed(&self.leader(), ClockInput::RoundRequested { step: false }),
             ["round", "with", "step"] => self.net.feed(&self.leader(), ClockInput::RoundRequested { step: true }),

@@ -21,17 +21,25 @@ fn check_bound(net: &Net, good: &[&str]) -> Result<(), TestCaseError> {
                 (net.clocks[&berkeley_net::name(server)].machine.status(now), now)
             });
             let differ_us = net.wall_us(a).abs_diff(net.wall_us(b));
-            let [Some(bound_a), Some(bound_b)] = [&states[0].0, &states[1].0].map(|status| status.error_bound_us) else { continue };
+            let [Some(bound_a), Some(bound_b)] = [&states[0].0, &states[1].0].map(|status| status.error_bound_us)
+            else {
+                continue;
+            };
             let agreement = |index: usize| (states[index].0.epoch, states[index].0.last_round.map(|(round, _)| round));
             // Every round agrees on a time of its own; whoever missed the last one is still at the one before.
             if agreement(0) != agreement(1) {
                 continue;
             }
             prop_assert!(differ_us <= bound_a + bound_b + 2, "{}, {}: {} > {} + {}", a, b, differ_us, bound_a, bound_b);
-            let same_round = states.iter().all(|(status, _)| status.last_round.is_some_and(|(round, _)| round == report.round));
+            let same_round =
+                states.iter().all(|(status, _)| status.last_round.is_some_and(|(round, _)| round == report.round));
             let arrived = states.iter().all(|(status, _)| !status.slewing);
             if let (true, true, Some(rtt_a), Some(rtt_b)) = (same_round, arrived, rtt(a), rtt(b)) {
-                let age_us: u64 = states.iter().map(|(status, now)| now.mono.us - status.last_round.map_or(0, |(_, at)| at.us)).max().unwrap_or(0);
+                let age_us: u64 = states
+                    .iter()
+                    .map(|(status, now)| now.mono.us - status.last_round.map_or(0, |(_, at)| at.us))
+                    .max()
+                    .unwrap_or(0);
                 // A round may last as long as this before it speaks; clocks drift meanwhile.
                 let age_us = age_us + net.config.round_ms * 1_000;
                 let bound_us = (rtt_a + rtt_b) / 2 + 2 * age_us * u64::from(net.config.drift_ppm) / 1_000_000 + 2;
@@ -66,7 +74,8 @@ fn plan() -> impl Strategy<Value = Plan> {
 }
 
 fn check(plan: &Plan) -> Result<(), TestCaseError> {
-    let clocks: Vec<(&str, i64, i64)> = NAMES.iter().zip(&plan.clocks).map(|(name, &(error, drift))| (*name, error, drift)).collect();
+    let clocks: Vec<(&str, i64, i64)> =
+        NAMES.iter().zip(&plan.clocks).map(|(name, &(error, drift))| (*name, error, drift)).collect();
     let mut net = Net::new(BerkeleyConfig::default(), &clocks, plan.seed);
     net.delay_us = (plan.least_delay_us, plan.least_delay_us + plan.jitter_us);
     net.loss_permille = plan.loss_permille;
@@ -149,7 +158,8 @@ fn without_a_majority_nothing_changes() {
     let effects = net.take();
     let refused = effects.iter().filter(|(.., effect)| matches!(effect, ClockEffect::RoundRefused { needed: 3, .. }));
     assert_eq!(refused.count(), 4, "one at the beginning, and every thirty seconds");
-    let changed = effects.iter().find(|(.., effect)| matches!(effect, ClockEffect::Adjusted { .. } | ClockEffect::RoundDone(_)));
+    let changed =
+        effects.iter().find(|(.., effect)| matches!(effect, ClockEffect::Adjusted { .. } | ClockEffect::RoundDone(_)));
     assert_eq!(changed, None);
     assert!(NAMES.iter().all(|server| net.offset_us(server) == 0));
     let alfa = net.now("alfa");
@@ -167,7 +177,8 @@ fn without_a_majority_nothing_changes() {
 fn a_system_clock_that_was_set_comes_back() {
     for by_us in [HOUR_US, -HOUR_US, 300_000] {
         for who in ["alfa", "beta"] {
-            let mut net = Net::new(BerkeleyConfig::default(), &[("alfa", 0, 20), ("beta", 4_000, 0), ("gama", -2_000, -20)], 1);
+            let mut net =
+                Net::new(BerkeleyConfig::default(), &[("alfa", 0, 20), ("beta", 4_000, 0), ("gama", -2_000, -20)], 1);
             net.lead("alfa", 1);
             net.run_ms(45_000);
             let before_us = net.ahead_us("gama");
@@ -208,7 +219,8 @@ fn a_large_correction_is_slewed_unless_a_step_is_asked_for() {
         net.take();
         net.feed(&berkeley_net::name("alfa"), ClockInput::RoundRequested { step });
         net.run_ms(1_500);
-        let steps = net.take().into_iter().filter(|(.., effect)| matches!(effect, ClockEffect::Adjusted { stepped: true, .. }));
+        let steps =
+            net.take().into_iter().filter(|(.., effect)| matches!(effect, ClockEffect::Adjusted { stepped: true, .. }));
         let stepped: Vec<String> = steps.map(|(_, server, _)| server.to_string()).collect();
         let status = net.clocks[&berkeley_net::name("gama")].machine.status(net.now("gama"));
         if step {
@@ -218,7 +230,8 @@ fn a_large_correction_is_slewed_unless_a_step_is_asked_for() {
         }
         assert!(stepped.is_empty() && status.slewing, "{stepped:?}");
         // gama's 54 ms moved the agreed time by a third of them, since they are within gamma; both bounds say what is left.
-        let both = ["alfa", "gama"].map(|server| net.clocks[&berkeley_net::name(server)].machine.status(net.now(server)));
+        let both =
+            ["alfa", "gama"].map(|server| net.clocks[&berkeley_net::name(server)].machine.status(net.now(server)));
         let bounds_us: u64 = both.iter().filter_map(|status| status.error_bound_us).sum();
         let apart_us = net.ahead_us("gama").abs_diff(net.ahead_us("alfa"));
         assert!((50_000..=bounds_us).contains(&apart_us), "{apart_us} us apart, {both:?}");

@@ -4,7 +4,9 @@ mod berkeley_net;
 
 use berkeley_net::{NOON_US, epoch, name};
 use dsv2_core::{Machine, Mono, Now, Wall};
-use dsv2_sync::clock_sync::{Berkeley, BerkeleyConfig, ClockEffect, ClockInput, ClockMessage, ClockStatus, ClockSync, Part};
+use dsv2_sync::clock_sync::{
+    Berkeley, BerkeleyConfig, ClockEffect, ClockInput, ClockMessage, ClockStatus, ClockSync, Part,
+};
 use dsv2_sync::election::{Coordinator, Epoch};
 
 /// One server, named `me`, in the hands of the test; `beta` and `gama` are linked.
@@ -52,7 +54,9 @@ fn wall(after_noon_us: i64) -> Wall {
 /// The probes among effects: to whom, the round, the nonce.
 fn probes(effects: &[ClockEffect]) -> Vec<(&str, u64, u64)> {
     let probe = |effect| match effect {
-        &ClockEffect::Send { ref to, message: ClockMessage::Probe { round, nonce, .. } } => Some((to.as_str(), round, nonce)),
+        &ClockEffect::Send { ref to, message: ClockMessage::Probe { round, nonce, .. } } => {
+            Some((to.as_str(), round, nonce))
+        }
         _ => None,
     };
     effects.iter().filter_map(probe).collect()
@@ -71,7 +75,14 @@ fn a_probe_is_answered_with_the_wall_clock_and_its_offset() {
     let mut server = One::new();
     server.coordinator("beta", 4);
     server.us = 1_000_000;
-    let reading = |offset_us| ClockMessage::Reading { epoch: epoch(4), round: 1, nonce: 77, wall: wall(1_000_000 + offset_us), offset_us };
+    let reading = |offset_us| ClockMessage::Reading {
+        epoch: epoch(4),
+        round: 1,
+        nonce: 77,
+        wall: wall(1_000_000 + offset_us),
+        offset_us,
+        left_us: 0,
+    };
     assert_eq!(server.hear("beta", probe(4, 1)), [ClockEffect::Send { to: name("beta"), message: reading(0) }]);
     let adjusted = ClockEffect::Adjusted { offset_us: -7_000, by_us: -7_000, stepped: true };
     assert_eq!(server.hear("beta", adjust(4, 1, -7_000)), [adjusted], "the first one is a step");
@@ -96,7 +107,11 @@ fn only_the_coordinator_adjusts_and_only_who_was_read_and_only_once() {
     assert_eq!(server.hear("beta", adjust(4, 2, 9_000)), [], "a late probe does not open the round again");
     assert_eq!(server.status().offset_us, 5_000);
     server.hear("gama", probe(5, 1));
-    assert_eq!(server.hear("gama", adjust(5, 1, 6_000)).len(), 1, "a newer reign, of which the election has yet to tell");
+    assert_eq!(
+        server.hear("gama", adjust(5, 1, 6_000)).len(),
+        1,
+        "a newer reign, of which the election has yet to tell"
+    );
 }
 
 /// Starts a round in which `me` leads; returns the probes' nonces for `beta` and `gama`.
@@ -107,7 +122,7 @@ fn begin(server: &mut One) -> [u64; 2] {
 }
 
 fn reading(round: u64, nonce: u64, wall: Wall) -> ClockMessage {
-    ClockMessage::Reading { epoch: epoch(6), round, nonce, wall, offset_us: 0 }
+    ClockMessage::Reading { epoch: epoch(6), round, nonce, wall, offset_us: 0, left_us: 0 }
 }
 
 #[test]
@@ -162,7 +177,8 @@ fn a_server_of_the_family_confirms_and_does_not_pull() {
     let mut effects = Vec::new();
     for sample in 0..4 {
         let nonce = (sample == 0).then_some(beta);
-        effects = server.feed(ClockInput::Reading { from: name("beta"), nonce, wall: wall(0), resolution_us: 1_000_000 });
+        effects =
+            server.feed(ClockInput::Reading { from: name("beta"), nonce, wall: wall(0), resolution_us: 1_000_000 });
     }
     let [ClockEffect::RoundDone(report)] = &effects[..] else { panic!("{effects:?}") };
     assert_eq!((report.average_us, report.clocks.len()), (Some(0), 2));
@@ -181,7 +197,8 @@ fn a_server_of_the_family_confirms_and_does_not_pull() {
 
 fn effects_of(server: &mut One, ahead_us: i64) {
     let time = wall(i64::try_from(server.us).expect("in range") + ahead_us);
-    let effects = server.feed(ClockInput::Reading { from: name("beta"), nonce: None, wall: time, resolution_us: 1_000_000 });
+    let effects =
+        server.feed(ClockInput::Reading { from: name("beta"), nonce: None, wall: time, resolution_us: 1_000_000 });
     let done = effects.iter().any(|effect| matches!(effect, ClockEffect::RoundDone(_)));
     assert!(!done, "{effects:?}");
 }
@@ -219,7 +236,14 @@ fn whose_clock_was_set_asks_for_a_round() {
 
 #[test]
 fn messages_survive_the_wire() {
-    let reading = ClockMessage::Reading { epoch: epoch(1), round: 2, nonce: u64::MAX, wall: wall(-5), offset_us: i64::MIN };
+    let reading = ClockMessage::Reading {
+        epoch: epoch(1),
+        round: 2,
+        nonce: u64::MAX,
+        wall: wall(-5),
+        offset_us: i64::MIN,
+        left_us: 1,
+    };
     for message in [probe(1, 2), reading, adjust(u64::MAX, 3, -1), ClockMessage::Request] {
         let bytes = rmp_serde::to_vec(&message).expect("it encodes");
         assert!(bytes.len() < 80, "{message:?}: {} bytes", bytes.len());
@@ -238,11 +262,16 @@ fn nonsense_is_harmless() {
         for _ in 0..8 {
             server.us += rng.next() % 300_000;
             let mut pick = || extremes[(rng.next() % 7) as usize];
-            let (wall, offset_us) = (Wall { us: pick() }, pick());
-            let message = ClockMessage::Reading { epoch: epoch(6), round: 1, nonce: beta, wall, offset_us };
+            let (wall, offset_us, left_us) = (Wall { us: pick() }, pick(), pick());
+            let message = ClockMessage::Reading { epoch: epoch(6), round: 1, nonce: beta, wall, offset_us, left_us };
             let mut effects = server.hear("beta", message);
             let resolution_us = pick().unsigned_abs();
-            effects.extend(server.feed(ClockInput::Reading { from: name("gama"), nonce: None, wall: Wall { us: pick() }, resolution_us }));
+            effects.extend(server.feed(ClockInput::Reading {
+                from: name("gama"),
+                nonce: None,
+                wall: Wall { us: pick() },
+                resolution_us,
+            }));
             if let Some((_, _, nonce)) = probes(&effects).into_iter().find(|(to, ..)| *to == "beta") {
                 beta = nonce;
             }

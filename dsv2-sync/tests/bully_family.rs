@@ -7,8 +7,8 @@ use std::time::Duration;
 use bully_net::{Net, name};
 use dsv2_core::{Machine, Mono, Now, ServerName};
 use dsv2_sync::election::{
-    Bully, BullyConfig, ChangeReason, Claim, Coordinator, Election, ElectionEffect, ElectionInput, ElectionMessage, Epoch, Member,
-    NodeId, Seen, Standing,
+    Bully, BullyConfig, ChangeReason, Claim, Coordinator, Election, ElectionEffect, ElectionInput, ElectionMessage,
+    Epoch, Member, NodeId, Seen, Standing,
 };
 
 /// One server, named `me`, with rank 2, in the hands of the test.
@@ -238,7 +238,10 @@ fn what_cannot_be_is_ignored() {
         ("better", ElectionMessage::Resign { epoch: far.epoch }),
         (
             "better",
-            ElectionMessage::View { epoch: Epoch::ZERO, seen: Some(Seen { claim: claim("better", 0, 0, 3), age_ms: u64::MAX }) },
+            ElectionMessage::View {
+                epoch: Epoch::ZERO,
+                seen: Some(Seen { claim: claim("better", 0, 0, 3), age_ms: u64::MAX }),
+            },
         ),
     ] {
         let mut twin = Alone { machine: server.machine.clone(), now: server.now };

@@ -6,7 +6,9 @@ mod golden;
 
 use bully_net::{Net, name};
 use dsv2_core::ServerName;
-use dsv2_sync::election::{BullyConfig, Claim, Coordinator, ElectionEffect, ElectionInput, ElectionMessage, Epoch, Standing};
+use dsv2_sync::election::{
+    BullyConfig, Claim, Coordinator, ElectionEffect, ElectionInput, ElectionMessage, Epoch, Standing,
+};
 
 /// `12` and the server whose node took it, which in scripts is its rank.
 fn epoch(epoch: &Epoch) -> String {
@@ -39,7 +41,12 @@ fn message(message: &ElectionMessage) -> String {
             format!("View         I know epoch {}, and hear nobody", epoch(known))
         }
         ElectionMessage::View { epoch: known, seen: Some(seen) } => {
-            format!("View         I know epoch {}, and heard {} {} ms ago", epoch(known), claim(&seen.claim), seen.age_ms)
+            format!(
+                "View         I know epoch {}, and heard {} {} ms ago",
+                epoch(known),
+                claim(&seen.claim),
+                seen.age_ms
+            )
         }
         _ => "?".into(),
     }
@@ -73,13 +80,19 @@ impl Script {
             matches!(effect, ElectionEffect::Send { message: Heartbeat(_) | Ack { .. }, .. })
         };
         let shown = said.iter().filter(|(.., effect)| self.beats || !beat(effect));
-        shown.map(|(at, server, of)| format!("{:>5}.{:03}  {}", at.us / 1_000_000, at.us / 1_000 % 1_000, effect(server, of))).collect()
+        shown
+            .map(|(at, server, of)| {
+                format!("{:>5}.{:03}  {}", at.us / 1_000_000, at.us / 1_000 % 1_000, effect(server, of))
+            })
+            .collect()
     }
 
     fn split(&mut self, words: &[&str]) {
         let sides: Vec<&[&str]> = words.split(|word| *word == "|").collect();
         for (index, side) in sides.iter().enumerate() {
-            for (a, b) in side.iter().flat_map(|a| sides[index + 1..].iter().flat_map(|s| s.iter()).map(move |b| (a, b))) {
+            for (a, b) in
+                side.iter().flat_map(|a| sides[index + 1..].iter().flat_map(|s| s.iter()).map(move |b| (a, b)))
+            {
                 self.net.cut(&name(a), &name(b), true);
             }
         }
@@ -90,7 +103,8 @@ impl Script {
         match words[..] {
             ["servers", ..] => {
                 let servers = words[1..].iter().filter_map(|word| word.split_once('='));
-                let servers: Vec<(&str, u64)> = servers.map(|(server, rank)| (server, rank.parse().expect("a rank"))).collect();
+                let servers: Vec<(&str, u64)> =
+                    servers.map(|(server, rank)| (server, rank.parse().expect("a rank"))).collect();
                 self.net = Net::new(BullyConfig::default(), &servers, 0);
                 self.net.weather.delay_ms = (2, 2);
             }

@@ -131,7 +131,8 @@ fn flap(flap: Flap, servers: usize, spans_ms: &[(u64, u64)], seed: u64) -> (Net,
     let others: Vec<ServerName> = net.alive().into_iter().filter(|server| *server != best).collect();
     let moved = |server: &ServerName| {
         let mine = net.changes.iter().filter(|change| change.server == *server);
-        mine.filter(|change| change.old.as_ref().map(|who| &who.name) != change.new.as_ref().map(|who| &who.name)).count()
+        mine.filter(|change| change.old.as_ref().map(|who| &who.name) != change.new.as_ref().map(|who| &who.name))
+            .count()
     };
     let counts = others.iter().map(|server| (server.clone(), moved(server))).collect();
     (net, counts)

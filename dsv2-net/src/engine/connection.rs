@@ -8,6 +8,7 @@ mod writer;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncReadExt;
@@ -28,6 +29,9 @@ const FIRST_READ_BYTES: usize = 4 << 10;
 
 /// After this much a busy reader lets other tasks run (the writers that it feeds, first of all).
 const YIELD_AFTER_BYTES: usize = 256 << 10;
+
+/// How long a drained connection waits for the peer to hang up.
+const LINGER_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// What all connections of one socket have in common: its type, limits, budgets and counters.
 #[derive(Debug)]
@@ -162,6 +166,8 @@ pub struct Connection {
     unyielded_bytes: usize,
     partial_charge_bytes: usize,
     reads: u64,
+    reads_at_tick: u64,
+    lingered: bool,
     pulse: Pulse,
     tick: Pin<Box<Sleep>>,
     _open: OpenGuard,
@@ -239,6 +245,8 @@ impl Connection {
             unyielded_bytes: 0,
             partial_charge_bytes: 0,
             reads: 0,
+            reads_at_tick: 0,
+            lingered: false,
             tick: Box::pin(sleep(pulse.period())),
             pulse,
             local,
@@ -265,6 +273,32 @@ impl Connection {
     /// # Errors
     /// The connection is over; later calls say the same.
     pub async fn next_batch(&mut self, batch: &mut Batch) -> Result<(), CloseReason> {
+        let result = self.read_batch(batch).await;
+        if result.is_err() {
+            batch.clear();
+            self.linger().await;
+        }
+        result
+    }
+
+    /// After a drain: reads and drops what still comes until the peer has hung up too. If input were left unread, the
+    /// system would reset the connection, and the peer might never see what was written last.
+    pub(crate) async fn linger(&mut self) {
+        if self.lingered || self.outbox.close_reason() != Some(CloseReason::Drained) {
+            return;
+        }
+        let drop_all = async {
+            let mut scrap = BytesMut::with_capacity(FIRST_READ_BYTES);
+            while matches!(self.read.read_buf(&mut scrap).await, Ok(1..)) {
+                scrap.clear();
+            }
+        };
+        // A peer that does not hang up in time has had its chance.
+        let _ = timeout(LINGER_TIMEOUT, drop_all).await;
+        self.lingered = true;
+    }
+
+    async fn read_batch(&mut self, batch: &mut Batch) -> Result<(), CloseReason> {
         if self.unyielded_bytes >= YIELD_AFTER_BYTES {
             self.unyielded_bytes = 0;
             tokio::task::yield_now().await;
@@ -273,7 +307,6 @@ impl Connection {
             if self.outbox.is_closed()
                 && let Some(reason) = self.outbox.close_reason()
             {
-                batch.clear();
                 return Err(reason);
             }
             match self.decoder.decode(batch) {
@@ -374,15 +407,16 @@ impl Connection {
                 let ping = Command::Ping { ttl_ds: self.pulse.own_ttl_ds(), context: Bytes::new() };
                 // A full queue means that output waits, which the writer watches.
                 let _ = self.outbox.push_control(&ping.encode());
-                if !mid_message {
-                    // Idle: give the read buffer back.
-                    self.read_bytes = FIRST_READ_BYTES.min(self.local.limits.read_chunk_bytes);
-                    *self.decoder.buffer() = BytesMut::new();
-                }
             }
             Verdict::Silent => return Err(self.end(CloseReason::HeartbeatTimeout)),
             Verdict::Stalled => return Err(self.end(CloseReason::Stalled)),
         }
+        if self.reads == self.reads_at_tick && !mid_message {
+            // Idle: give the read buffer back.
+            self.read_bytes = FIRST_READ_BYTES.min(self.local.limits.read_chunk_bytes);
+            *self.decoder.buffer() = BytesMut::new();
+        }
+        self.reads_at_tick = self.reads;
         self.tick.as_mut().reset(now + self.pulse.period());
         Ok(())
     }

@@ -94,12 +94,23 @@ impl Listener {
     /// connections are closed at once.
     pub async fn shutdown(mut self, deadline: Duration) -> DrainReport {
         let until = Instant::now() + deadline;
+        let outboxes = self.begin_shutdown().await;
+        self.finish_shutdown(outboxes, until).await
+    }
+
+    /// Stops accepting, and lets no connection take more output. Returns the connections that there are.
+    pub(crate) async fn begin_shutdown(&mut self) -> Vec<Outbox> {
         self.accepting.abort();
-        // Waited for, so that the endpoint is free when this returns. The error only says that it was aborted.
+        // Waited for, so that the endpoint is free. The error only says that it was aborted.
         let _ = (&mut self.accepting).await;
         self.shared.evict_all();
         let outboxes: Vec<Outbox> = lock(&self.shared.live).values().cloned().collect();
         outboxes.iter().for_each(Outbox::drain);
+        outboxes
+    }
+
+    /// Waits for those connections, then for all handlers.
+    pub(crate) async fn finish_shutdown(self, outboxes: Vec<Outbox>, until: Instant) -> DrainReport {
         let mut report = DrainReport::default();
         for outbox in outboxes {
             let finished = match timeout_at(until, outbox.finished()).await {

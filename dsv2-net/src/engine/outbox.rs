@@ -82,15 +82,18 @@ struct State {
     messages: usize,
     phase: Phase,
     starved: bool,
+    /// The writer, while there is nothing to write.
     writer: Option<Waker>,
+    /// The writer, while the peer takes nothing: pushes are no news to it.
+    blocked_writer: Option<Waker>,
     reader: Option<Waker>,
 }
 
 #[derive(Debug, Clone)]
 enum Phase {
     Open,
-    /// No more pushes; closed with the reason once empty.
-    Draining(CloseReason),
+    /// No more pushes; closed once empty.
+    Draining,
     Closed(CloseReason),
     /// The writer has stopped: counts are final.
     Finished(CloseReason),
@@ -115,6 +118,7 @@ impl Outbox {
             phase: Phase::Open,
             starved: false,
             writer: None,
+            blocked_writer: None,
             reader: None,
         };
         Self(Arc::new(Inner {
@@ -288,12 +292,11 @@ impl Outbox {
         }
     }
 
-    /// Refuses further pushes, and closes the connection with [`CloseReason::Local`] when all is written.
+    /// Refuses further pushes, and closes the connection with [`CloseReason::Drained`] when all is written.
     pub fn drain(&self) {
         let mut state = self.lock();
         if matches!(state.phase, Phase::Open) {
-            state.phase =
-                if state.bytes == 0 { Phase::Closed(CloseReason::Local) } else { Phase::Draining(CloseReason::Local) };
+            state.phase = if state.bytes == 0 { Phase::Closed(CloseReason::Drained) } else { Phase::Draining };
             self.announce(state);
         }
     }
@@ -317,7 +320,7 @@ impl Outbox {
     #[must_use]
     pub fn close_reason(&self) -> Option<CloseReason> {
         match &self.lock().phase {
-            Phase::Open | Phase::Draining(_) => None,
+            Phase::Open | Phase::Draining => None,
             Phase::Closed(reason) | Phase::Finished(reason) => Some(reason.clone()),
         }
     }
@@ -346,7 +349,7 @@ impl Outbox {
     pub(crate) fn poll_closed(&self, cx: &mut Context<'_>) -> Poll<CloseReason> {
         let mut state = self.lock();
         match &state.phase {
-            Phase::Open | Phase::Draining(_) => {
+            Phase::Open | Phase::Draining => {
                 remember(&mut state.reader, cx.waker());
                 Poll::Pending
             }
@@ -359,13 +362,12 @@ impl Outbox {
         let mut state = self.lock();
         match &state.phase {
             Phase::Closed(reason) | Phase::Finished(reason) => return Poll::Ready(Err(reason.clone())),
-            Phase::Draining(reason) if state.bytes == 0 => {
-                let reason = reason.clone();
-                state.phase = Phase::Closed(reason.clone());
+            Phase::Draining if state.bytes == 0 => {
+                state.phase = Phase::Closed(CloseReason::Drained);
                 self.announce(state);
-                return Poll::Ready(Err(reason));
+                return Poll::Ready(Err(CloseReason::Drained));
             }
-            Phase::Open | Phase::Draining(_) => {}
+            Phase::Open | Phase::Draining => {}
         }
         if state.is_empty() {
             remember(&mut state.writer, cx.waker());
@@ -381,8 +383,8 @@ impl Outbox {
         let mut state = self.lock();
         match &state.phase {
             Phase::Closed(reason) | Phase::Finished(reason) => Poll::Ready(reason.clone()),
-            Phase::Open | Phase::Draining(_) => {
-                remember(&mut state.writer, cx.waker());
+            Phase::Open | Phase::Draining => {
+                remember(&mut state.blocked_writer, cx.waker());
                 Poll::Pending
             }
         }
@@ -408,7 +410,7 @@ impl Outbox {
         let mut state = self.lock();
         let reason = match &state.phase {
             Phase::Closed(reason) | Phase::Finished(reason) => reason.clone(),
-            Phase::Open | Phase::Draining(_) => CloseReason::Local,
+            Phase::Open | Phase::Draining => CloseReason::Local,
         };
         state.phase = Phase::Finished(reason);
         self.0.budget.release(std::mem::take(&mut state.bytes));
@@ -454,7 +456,7 @@ impl Outbox {
     /// Tells everybody about a change of phase.
     fn announce(&self, mut state: MutexGuard<'_, State>) {
         self.0.closed.store(!matches!(state.phase, Phase::Open), Ordering::Release);
-        let wakers = [state.writer.take(), state.reader.take()];
+        let wakers = [state.writer.take(), state.blocked_writer.take(), state.reader.take()];
         drop(state);
         wakers.into_iter().flatten().for_each(Waker::wake);
         self.0.space.notify_waiters();

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::connection::{CloseReason, Connection, LocalSocket, PeerInfo};
 use super::counters::Counters;
@@ -202,10 +203,12 @@ impl Router {
 
     /// Stops listening, writes what is queued, and closes every connection at the deadline at latest. What was
     /// received and not taken is dropped. If this future is dropped half way, all is closed at once.
-    pub async fn shutdown(self, deadline: Duration) -> DrainReport {
+    pub async fn shutdown(mut self, deadline: Duration) -> DrainReport {
+        let until = Instant::now() + deadline;
+        let outboxes = self.listener.begin_shutdown().await;
         // Handlers that wait for the inbox end with it.
         drop(self.inbox);
-        self.listener.shutdown(deadline).await
+        self.listener.finish_shutdown(outboxes, until).await
     }
 }
 
@@ -222,7 +225,7 @@ impl From<PushError> for RouteError {
 async fn serve(mut connection: Connection, peer: PeerId, inbox: InboxSender<Queued>) {
     let outbox = connection.outbox().clone();
     if inbox.send(Queued::Up(peer, Arc::clone(connection.peer()), outbox.clone()), 0).await.is_err() {
-        drain_out(&outbox).await;
+        drain_out(&outbox, &mut connection).await;
         return;
     }
     loop {
@@ -236,7 +239,7 @@ async fn serve(mut connection: Connection, peer: PeerId, inbox: InboxSender<Queu
         }
         let weight = batch.wire_len();
         if inbox.send(Queued::Batch(peer, batch), weight).await.is_err() {
-            drain_out(&outbox).await;
+            drain_out(&outbox, &mut connection).await;
             return;
         }
     }
@@ -247,7 +250,8 @@ async fn serve(mut connection: Connection, peer: PeerId, inbox: InboxSender<Queu
 }
 
 /// The router is shutting down: the connection stays until its output is written, or the deadline closes it.
-async fn drain_out(outbox: &Outbox) {
+async fn drain_out(outbox: &Outbox, connection: &mut Connection) {
     outbox.drain();
     outbox.finished().await;
+    connection.linger().await;
 }

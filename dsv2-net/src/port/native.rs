@@ -258,7 +258,11 @@ impl Port for NativePort {
 
 impl Drop for NativePort {
     fn drop(&mut self) {
-        self.task.abort();
+        match &self.link {
+            // All is written: the supervisor hangs up in a way that lets it arrive, then finds the handle gone.
+            Some(link) if link.outbox.queued_bytes() == 0 => link.outbox.drain(),
+            _ => self.task.abort(),
+        }
     }
 }
 
@@ -328,7 +332,10 @@ impl Supervisor {
                 note_wanted(&link.wanted, &batch);
             } else if self.local.socket_type() != SocketType::Pub {
                 let weight = batch.wire_len();
-                self.inbox.send(Incoming::Batch(batch), weight).await.ok()?;
+                if self.inbox.send(Incoming::Batch(batch), weight).await.is_err() {
+                    connection.linger().await;
+                    return None;
+                }
             }
         }
         drop(connection);

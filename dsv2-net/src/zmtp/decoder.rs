@@ -6,12 +6,14 @@ use super::{Batch, Command, FrameHeader, ZmtpError};
 /// No limit may be set higher than this (1 GiB): offsets in a batch are 32 bits wide.
 pub const HARD_MESSAGE_CAP_BYTES: usize = 1 << 30;
 
+const HARD_FRAME_CAP: usize = 1 << 20;
+
 /// What a decoder accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DecoderLimits {
     /// Payload bytes of one message, all frames together. At most [`HARD_MESSAGE_CAP_BYTES`].
     pub message_cap_bytes: usize,
-    /// Frames of one message.
+    /// Frames of one message. At most 2²⁰, since even empty frames take memory.
     pub frame_cap: usize,
     /// Payload bytes of one command.
     pub command_cap_bytes: usize,
@@ -71,7 +73,11 @@ impl Decoder {
         let message_cap_bytes = limits.message_cap_bytes.min(HARD_MESSAGE_CAP_BYTES);
         let command_cap_bytes = limits.command_cap_bytes.min(HARD_MESSAGE_CAP_BYTES);
         Self {
-            limits: DecoderLimits { message_cap_bytes, command_cap_bytes, ..limits },
+            limits: DecoderLimits {
+                message_cap_bytes,
+                frame_cap: limits.frame_cap.min(HARD_FRAME_CAP),
+                command_cap_bytes,
+            },
             subscriptions,
             buffer: BytesMut::new(),
             scan: 0,

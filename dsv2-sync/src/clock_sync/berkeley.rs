@@ -157,6 +157,12 @@ impl Berkeley {
         self.members.union(&self.links).filter(|name| **name != self.me).count() + 1
     }
 
+    /// What is still to be slewed.
+    fn left_us(&self, now: Mono) -> i64 {
+        let slew = self.wall.slew();
+        slew.target_us().saturating_sub(slew.offset_us(now))
+    }
+
     /// Looks at the system's clocks; everything measured before one was set is void.
     fn look(&mut self, now: Now, out: &mut Vec<ClockEffect>) {
         self.looked = now.mono;
@@ -190,20 +196,22 @@ impl Berkeley {
         }
     }
 
-    fn on_message(&mut self, now: Now, from: ServerName, message: ClockMessage, out: &mut Vec<ClockEffect>) {
-        match message {
+    fn on_message(&mut self, now: Now, from: ServerName, message: &ClockMessage, out: &mut Vec<ClockEffect>) {
+        match *message {
             ClockMessage::Probe { epoch, round, nonce } => self.on_probe(now, from, (epoch, round), nonce, out),
-            ClockMessage::Reading { epoch, round, nonce, wall, offset_us } => {
+            ClockMessage::Reading { epoch, round, nonce, wall, offset_us, left_us } => {
                 let current = self.duty.as_ref().and_then(|duty| duty.round.as_ref());
                 if current.is_some_and(|current| (current.epoch, current.number) == (epoch, round)) {
-                    let arrived = Arrived { nonce: Some(nonce), wall, offset_us: Some(offset_us), resolution_us: 0 };
+                    let arrived =
+                        Arrived { nonce: Some(nonce), wall, offset_us: Some(offset_us), left_us, resolution_us: 0 };
                     self.on_reading(now, &from, &arrived);
                 }
             }
             ClockMessage::Adjust { epoch, round, offset_us, error_bound_us, outlier, step } => {
                 let outliers = if outlier { vec![self.me.clone()] } else { Vec::new() };
                 // The new coordinator's word may come before the election's, never after it.
-                let entitled = epoch > self.epoch() || self.coordinator.as_ref().is_some_and(|c| c.name == from && c.epoch == epoch);
+                let entitled = epoch > self.epoch()
+                    || self.coordinator.as_ref().is_some_and(|c| c.name == from && c.epoch == epoch);
                 let newer = self.agreed.as_ref().is_none_or(|agreed| (epoch, round) > (agreed.epoch, agreed.round));
                 // Only a round that read this clock can know its offset; and every round speaks once.
                 let fits = |of: &(Epoch, u64, Now)| entitled && newer && (of.0, of.1) == (epoch, round);
@@ -231,8 +239,9 @@ impl Berkeley {
             _ => self.probed = Some((epoch, round, now)),
         }
         let wall = self.wall.read(now);
-        let offset_us = wall.us.saturating_sub(now.wall.us);
-        out.push(ClockEffect::Send { to: from, message: ClockMessage::Reading { epoch, round, nonce, wall, offset_us } });
+        let (offset_us, left_us) = (wall.us.saturating_sub(now.wall.us), self.left_us(now.mono));
+        let message = ClockMessage::Reading { epoch, round, nonce, wall, offset_us, left_us };
+        out.push(ClockEffect::Send { to: from, message });
     }
 
     fn on_reading(&mut self, now: Now, from: &ServerName, arrived: &Arrived) {
@@ -288,7 +297,8 @@ impl Berkeley {
     fn finish(&mut self, now: Now, out: &mut Vec<ClockEffect>) {
         let Some(round) = self.duty.as_mut().and_then(|duty| duty.round.take()) else { return };
         let members = self.member_count();
-        let outcome = round.conclude(now.mono, &self.me, self.wall.read(now), members, &self.config);
+        let own = (self.wall.read(now), self.left_us(now.mono));
+        let outcome = round.conclude(now.mono, &self.me, own, members, &self.config);
         let Some(by_us) = outcome.average_us else {
             out.push(ClockEffect::RoundRefused { report: outcome.report, needed: outcome.needed });
             return;
@@ -297,7 +307,8 @@ impl Berkeley {
         let outliers = outcome.report.clocks.iter().filter(|clock| clock.part == Part::Outlier);
         let outliers = outliers.map(|clock| clock.name.clone()).collect();
         let alone = outcome.report.clocks.len() == 1;
-        let agreed = Agreed { epoch: round.epoch, round: round.number, at: now.mono, error_us: 0, measured: now.mono, outliers };
+        let agreed =
+            Agreed { epoch: round.epoch, round: round.number, at: now.mono, error_us: 0, measured: now.mono, outliers };
         out.push(ClockEffect::RoundDone(outcome.report));
         if alone {
             // Who has nobody to agree with follows its system clock; and whoever comes later may still be right.
@@ -337,9 +348,9 @@ impl Machine for Berkeley {
                 }
             }
             ClockInput::RoundRequested { step } => self.want(step),
-            ClockInput::Message { from, message } => self.on_message(now, from, message, out),
+            ClockInput::Message { from, message } => self.on_message(now, from, &message, out),
             ClockInput::Reading { from, nonce, wall, resolution_us } => {
-                let arrived = Arrived { nonce, wall, offset_us: None, resolution_us };
+                let arrived = Arrived { nonce, wall, offset_us: None, left_us: 0, resolution_us };
                 self.on_reading(now, &from, &arrived);
             }
             ClockInput::Wake => {}
@@ -357,19 +368,17 @@ impl Machine for Berkeley {
 
 impl ClockSync for Berkeley {
     fn status(&self, now: Now) -> ClockStatus {
-        let slew = self.wall.slew();
         let offset_us = self.wall.read(now).us.saturating_sub(now.wall.us);
         let bound = |agreed: &Agreed| {
             let drift_us = self.config.drift_us(now.mono.since(agreed.measured));
-            let rest_us = slew.target_us().abs_diff(slew.offset_us(now.mono));
-            agreed.error_us.saturating_add(drift_us).saturating_add(rest_us)
+            agreed.error_us.saturating_add(drift_us).saturating_add(self.left_us(now.mono).unsigned_abs())
         };
         ClockStatus {
             offset_us,
             error_bound_us: self.agreed.as_ref().map(bound),
             epoch: self.agreed.as_ref().map_or(Epoch::ZERO, |agreed| agreed.epoch),
             last_round: self.agreed.as_ref().map(|agreed| (agreed.round, agreed.at)),
-            slewing: slew.is_slewing(now.mono),
+            slewing: self.wall.slew().is_slewing(now.mono),
             outliers: self.agreed.as_ref().map_or_else(Vec::new, |agreed| agreed.outliers.clone()),
         }
     }

@@ -18,7 +18,16 @@ struct Sample {
     error_us: u64,
     /// Its own offset then; `None` where none can be told: of servers of the family, and of this one.
     offset_us: Option<i64>,
+    left_us: i64,
     at: Mono,
+}
+
+impl Sample {
+    /// Where the clock counts: where it is going, unless that is so far that it is no good until it is there.
+    fn reading(&self, gamma_us: u64) -> Reading {
+        let left_us = if self.left_us.unsigned_abs() <= gamma_us { self.left_us } else { 0 };
+        Reading { ahead_us: self.ahead_us.saturating_add(left_us), error_us: self.error_us }
+    }
 }
 
 #[derive(Clone, Debug, Default)]
@@ -35,6 +44,7 @@ pub(super) struct Arrived {
     pub(super) nonce: Option<u64>,
     pub(super) wall: Wall,
     pub(super) offset_us: Option<i64>,
+    pub(super) left_us: i64,
     pub(super) resolution_us: u64,
 }
 
@@ -62,7 +72,14 @@ pub(super) struct Outcome {
 }
 
 impl Round {
-    pub(super) fn new(now: Now, epoch: Epoch, number: u64, step: bool, peers: &[ServerName], config: &BerkeleyConfig) -> Self {
+    pub(super) fn new(
+        now: Now,
+        epoch: Epoch,
+        number: u64,
+        step: bool,
+        peers: &[ServerName],
+        config: &BerkeleyConfig,
+    ) -> Self {
         let asked = peers.iter().map(|name| (name.clone(), Asked::default())).collect();
         Self { epoch, number, step, until: now.mono + Duration::from_millis(config.round_ms), frame: now, asked }
     }
@@ -121,6 +138,7 @@ impl Round {
             rtt_us,
             error_us: rtt_us.div_ceil(2).saturating_add(arrived.resolution_us.div_ceil(2)),
             offset_us: arrived.offset_us,
+            left_us: arrived.left_us,
             at: now,
         };
         asked.samples += 1;
@@ -130,27 +148,28 @@ impl Round {
         true
     }
 
-    /// Averages. This server's own clock, which says `wall`, is one of those that count.
-    pub(super) fn conclude(&self, now: Mono, me: &ServerName, wall: Wall, members: usize, config: &BerkeleyConfig) -> Outcome {
+    /// Averages. This server's own clock is one of those that count: its reading, and what it still has to slew.
+    pub(super) fn conclude(
+        &self,
+        now: Mono,
+        me: &ServerName,
+        (wall, left_us): (Wall, i64),
+        members: usize,
+        config: &BerkeleyConfig,
+    ) -> Outcome {
         let own_us = self.ahead_us(now, wall);
-        let own = Sample { ahead_us: own_us, rtt_us: 0, error_us: 0, offset_us: None, at: now };
+        let own = Sample { ahead_us: own_us, rtt_us: 0, error_us: 0, offset_us: None, left_us, at: now };
         let mut clocks: Vec<(&ServerName, Sample)> =
             self.asked.iter().filter_map(|(name, asked)| Some((name, asked.best?))).collect();
         let place = clocks.partition_point(|(name, _)| *name < me);
         clocks.insert(place, (me, own));
-        let readings: Vec<Reading> =
-            clocks.iter().map(|(_, sample)| Reading { ahead_us: sample.ahead_us, error_us: sample.error_us }).collect();
+        let readings: Vec<Reading> = clocks.iter().map(|(_, sample)| sample.reading(config.gamma_us)).collect();
         let needed = members.max(clocks.len()) / 2 + 1;
         let found = fault_tolerant_average(&readings, config.gamma_us);
         let agreement = found.as_ref().filter(|agreement| agreement.count() >= needed);
         let report = self.report(&clocks, found.as_ref(), agreement, own_us, members);
         let adjustments = agreement.map(|agreement| self.adjustments(now, &clocks, agreement, config));
-        Outcome {
-            average_us: report.average_us,
-            report,
-            needed,
-            adjustments: adjustments.unwrap_or_default(),
-        }
+        Outcome { average_us: report.average_us, report, needed, adjustments: adjustments.unwrap_or_default() }
     }
 
     fn report(

@@ -25,8 +25,8 @@ use dsv2_core::{Machine, Mono, Now, ServerName};
 
 use self::roster::Roster;
 use super::{
-    ChangeReason, Claim, Coordinator, CoordinatorRank, Election, ElectionEffect, ElectionInput, ElectionMessage, Epoch, NodeId,
-    Seen, Standing,
+    ChangeReason, Claim, Coordinator, CoordinatorRank, Election, ElectionEffect, ElectionInput, ElectionMessage, Epoch,
+    NodeId, Seen, Standing,
 };
 
 mod around;

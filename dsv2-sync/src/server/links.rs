@@ -27,6 +27,7 @@ impl Server {
             node: self.config.node.0,
             voters: self.config.voters_digest(),
             rank: self.registry.rank,
+            address: self.config.address.clone(),
             clock: self.clock.now(),
             durable: self.log.held().clone(),
         }
@@ -115,11 +116,11 @@ impl Server {
             out.push(Effect::Link { to: vec![link], message: LinkMessage::Refused { why }, prompt: true });
             return;
         }
-        self.introduce(now, hello, out);
+        let first = self.introduce(now, hello, out);
         self.peers.accept(number, &hello.name);
         let message = LinkMessage::Welcome { hello: self.hello() };
         out.push(Effect::Link { to: vec![link], message, prompt: false });
-        self.linked(now, link, hello, out);
+        self.linked(now, link, hello, first, out);
     }
 
     /// A server that we dialled takes the link.
@@ -134,7 +135,7 @@ impl Server {
             out.push(Effect::HangUp(link));
             return;
         }
-        self.introduce(now, hello, out);
+        let first = self.introduce(now, hello, out);
         let have = hello.durable.get(&self.origin);
         if let Some(peer) = self.peers.get_mut(&hello.name) {
             peer.dialled = Some(number);
@@ -144,13 +145,16 @@ impl Server {
             peer.acked = have;
             peer.reading = false;
         }
-        self.linked(now, link, hello, out);
+        self.linked(now, link, hello, first, out);
         self.catch_up(&hello.name, out);
     }
 
-    fn introduce(&mut self, now: Now, hello: &LinkHello, out: &mut Vec<Effect>) {
+    /// Takes a peer's word for who it is; yields whether it had no link before.
+    fn introduce(&mut self, now: Now, hello: &LinkHello, out: &mut Vec<Effect>) -> bool {
         self.clock.observe(hello.clock);
         let peer = self.peers.by_name.entry(hello.name.clone()).or_default();
+        let first = peer.link().is_none();
+        let unknown = peer.address.is_none();
         let new_node = peer.node.is_some_and(|node| node.0 != hello.node);
         peer.node = Some(NodeId(hello.node));
         peer.rank = hello.rank.or(peer.rank);
@@ -158,11 +162,17 @@ impl Server {
         if new_node {
             self.log.forget(&hello.name);
         }
+        if unknown {
+            self.meet(&hello.name, hello.address.as_deref(), hello.rank, None, out);
+        }
         self.tell_members(now, out);
+        first
     }
 
-    fn linked(&mut self, now: Now, link: LinkId, hello: &LinkHello, out: &mut Vec<Effect>) {
-        out.push(Effect::Log(Note::Linked(hello.name.clone())));
+    fn linked(&mut self, now: Now, link: LinkId, hello: &LinkHello, first: bool, out: &mut Vec<Effect>) {
+        if first {
+            out.push(Effect::Log(Note::Linked(hello.name.clone())));
+        }
         self.elect(now, ElectionInput::LinkUp(hello.name.clone()), out);
         self.wall_step(now, ClockInput::LinkUp(hello.name.clone()), out);
         self.vector_arrived(now, link, &hello.name, &hello.durable, false, out);

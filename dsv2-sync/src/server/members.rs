@@ -180,7 +180,7 @@ impl Server {
     }
 
     /// Learns of another server, and dials it where its address is new.
-    fn meet(&mut self, name: &ServerName, address: Option<&str>, rank: Option<u64>, node: Option<NodeId>, out: &mut Vec<Effect>) {
+    pub(super) fn meet(&mut self, name: &ServerName, address: Option<&str>, rank: Option<u64>, node: Option<NodeId>, out: &mut Vec<Effect>) {
         let known = self.peers.by_name.contains_key(name);
         if !known && self.peers.by_name.len() >= self.config.caps.peers {
             return;

@@ -114,7 +114,7 @@ impl SimClient {
                     self.unknown += 1;
                 }
                 use dsv2_core::Code;
-                if !matches!(failure.code, Code::Minority | Code::NotReady | Code::Timeout | Code::ServerLost | Code::Full) {
+                if !matches!(failure.code, Code::Minority | Code::NotReady | Code::Behind | Code::Timeout | Code::ServerLost | Code::Full) {
                     self.violations.push(format!("client {} request {number}: {}: {failure}", self.index, failure.code));
                 }
             }

@@ -63,7 +63,8 @@ impl Clock {
 
     /// The first true time at which its monotonic clock has reached that reading.
     fn true_us(&self, mono: Mono) -> u64 {
-        let mut guess = u64::try_from(u128::from(mono.us) * 1_000_000 / (1_000_000 + self.drift_ppm) as u128).expect("in range");
+        let mut guess =
+            u64::try_from(u128::from(mono.us) * 1_000_000 / (1_000_000 + self.drift_ppm) as u128).expect("in range");
         guess = guess.saturating_sub(3);
         while self.now(guess).mono < mono {
             guess += 1;
@@ -154,7 +155,10 @@ impl Net {
     pub fn run_ms(&mut self, ms: u64) {
         let until = self.true_us + ms * 1_000;
         loop {
-            let wakes = self.clocks.iter().filter_map(|(server, clock)| Some((clock.true_us(clock.machine.deadline()?), Some(server))));
+            let wakes = self
+                .clocks
+                .iter()
+                .filter_map(|(server, clock)| Some((clock.true_us(clock.machine.deadline()?), Some(server))));
             let posts = self.posts.keys().next().map(|&(at, _)| (at, None));
             let next = wakes.chain(posts).min_by_key(|&(at, _)| at).filter(|&(at, _)| at <= until);
             let Some((at, server)) = next.map(|(at, server)| (at, server.cloned())) else { break };
@@ -182,7 +186,9 @@ impl Net {
         for effect in effects {
             match &effect {
                 ClockEffect::Send { to, message } => self.transmit(server, &to.clone(), message.clone(), lie_us),
-                ClockEffect::RoundDone(report) | ClockEffect::RoundRefused { report, .. } => self.reports.push(report.clone()),
+                ClockEffect::RoundDone(report) | ClockEffect::RoundRefused { report, .. } => {
+                    self.reports.push(report.clone());
+                }
                 _ => {}
             }
             if self.keeps_effects {
@@ -197,10 +203,10 @@ impl Net {
         if lost || !self.clocks.contains_key(to) {
             return;
         }
-        if let ClockMessage::Reading { wall, offset_us, .. } = &mut message
+        if let ClockMessage::Reading { wall, offset_us, left_us, .. } = &mut message
             && lie_us != 0
         {
-            (*wall, *offset_us) = (self.clocks[from].now(self.true_us).wall.offset(lie_us), 0);
+            (*wall, *offset_us, *left_us) = (self.clocks[from].now(self.true_us).wall.offset(lie_us), 0, 0);
         }
         self.count += 1;
         let input = ClockInput::Message { from: from.clone(), message };
@@ -221,7 +227,10 @@ impl Clock {
             assert!(wall >= before, "{server}: the wall clock went back by {} us", before.us - wall.us);
             let elapsed_us = now.mono.us - last.mono.us;
             let gained_us = (wall.us - before.us).abs_diff(i64::try_from(elapsed_us).expect("in range"));
-            assert!(gained_us <= elapsed_us * u64::from(config.slew_ppm) / 1_000_000 + 1, "{server} slews too fast: {gained_us} us");
+            assert!(
+                gained_us <= elapsed_us * u64::from(config.slew_ppm) / 1_000_000 + 1,
+                "{server} slews too fast: {gained_us} us"
+            );
         }
         (self.last, self.stepped) = (Some((now, wall)), false);
     }

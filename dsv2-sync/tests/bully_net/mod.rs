@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dsv2_core::{Machine, Mono, Now, ServerName, Wall};
 use dsv2_sync::election::{
-    Bully, BullyConfig, ChangeReason, Coordinator, Election, ElectionEffect, ElectionInput, ElectionMessage, Epoch, Member, NodeId,
+    Bully, BullyConfig, ChangeReason, Coordinator, Election, ElectionEffect, ElectionInput, ElectionMessage, Epoch,
+    Member, NodeId,
 };
 
 /// A small generator (SplitMix64): the tests need reproducible, not good, randomness.
@@ -214,7 +215,8 @@ impl Net {
     }
 
     fn next_event(&self) -> Option<(Mono, Option<ServerName>)> {
-        let wakes = self.nodes.iter().filter_map(|(server, node)| Some((node.machine.as_ref()?.deadline()?, Some(server))));
+        let wakes =
+            self.nodes.iter().filter_map(|(server, node)| Some((node.machine.as_ref()?.deadline()?, Some(server))));
         let posts = self.events.keys().next().map(|&(at, _)| (at, None));
         wakes.chain(posts).min_by_key(|&(at, _)| at).map(|(at, server)| (at, server.cloned()))
     }
@@ -332,8 +334,11 @@ impl Net {
 
     /// Every change so far, a line each, for failures.
     pub fn story(&self) -> String {
-        let show = |who: &Option<Coordinator>| who.as_ref().map_or("none".into(), |who| format!("{} {}", who.name, who.epoch));
-        let line = |c: &Change| format!("\n{:>9} {}: {} -> {} ({})", c.at.us / 1_000, c.server, show(&c.old), show(&c.new), c.reason);
+        let show =
+            |who: &Option<Coordinator>| who.as_ref().map_or("none".into(), |who| format!("{} {}", who.name, who.epoch));
+        let line = |c: &Change| {
+            format!("\n{:>9} {}: {} -> {} ({})", c.at.us / 1_000, c.server, show(&c.old), show(&c.new), c.reason)
+        };
         self.changes.iter().map(line).collect()
     }
 

@@ -24,6 +24,9 @@ pub enum CloseReason {
     /// Incomplete messages took all of `Limits::partial_total_cap_bytes`.
     #[error("no memory left for incomplete messages")]
     MemoryExhausted,
+    /// This side closed it after all its output was written.
+    #[error("closed by this side, drained")]
+    Drained,
     /// This side closed it.
     #[error("closed by this side")]
     Local,

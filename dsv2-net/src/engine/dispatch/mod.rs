@@ -30,7 +30,7 @@ mod slab;
 
 use std::collections::VecDeque;
 
-use self::parties::{Client, Line, Parked, Pin, Route, Server};
+use self::parties::{Client, Line, Parked, Route, Server};
 use self::requests::{Place, Requests};
 use self::slab::{Key, Slab};
 use crate::zmtp::Message;

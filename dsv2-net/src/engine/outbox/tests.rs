@@ -169,6 +169,6 @@ fn draining_refuses_the_new_and_keeps_the_old() {
     assert_eq!(outbox.close_reason(), None);
     assert_eq!(&taken(&outbox)[0].bytes, Message::single(b"last").wire());
     outbox.release(6, 1);
-    assert!(matches!(take(&outbox, &Arc::default()), Poll::Ready(Err(CloseReason::Local))));
-    assert_eq!(outbox.close_reason(), Some(CloseReason::Local));
+    assert!(matches!(take(&outbox, &Arc::default()), Poll::Ready(Err(CloseReason::Drained))));
+    assert_eq!(outbox.close_reason(), Some(CloseReason::Drained));
 }
