@@ -40,8 +40,16 @@ impl Peer {
                 self.next += 1;
                 let ext = RequestExt { session: Some(self.session), number: Some(self.next), ..RequestExt::default() };
                 let timestamp = Some(RawTimestamp::Integer(1_795_407_353_924));
-                let request = Request { format: Format::MsgPack, timestamp, clock: Clock::new(self.next), ext, body: body.clone() };
-                self.dealer.send(Message::from_frames([&self.next.to_be_bytes()[..], b"", &request.encode()])).expect("room");
+                let request = Request {
+                    format: Format::MsgPack,
+                    timestamp,
+                    clock: Clock::new(self.next),
+                    ext,
+                    body: body.clone(),
+                };
+                self.dealer
+                    .send(Message::from_frames([&self.next.to_be_bytes()[..], b"", &request.encode()]))
+                    .expect("room");
                 sent += 1;
             }
             self.dealer.recv(&mut self.events).await.expect("open");
@@ -70,7 +78,8 @@ fn publish() -> RequestBody {
 }
 
 fn publishes(c: &mut Criterion) {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     for servers in [1, 3] {
         let dir = tempfile::tempdir().expect("a directory");
         let mut options = ClusterOptions::local(servers, 0);

@@ -61,8 +61,12 @@ fn codecs(c: &mut Criterion) {
             match format {
                 Format::Json => {
                     let value: serde_json::Value = serde_json::from_slice(&body).expect("our own bytes");
-                    group.bench_function(BenchmarkId::new("encode", "derive"), |b| b.iter(|| serde_json::to_vec(black_box(&plain))));
-                    group.bench_function(BenchmarkId::new("encode", "value"), |b| b.iter(|| serde_json::to_vec(black_box(&value))));
+                    group.bench_function(BenchmarkId::new("encode", "derive"), |b| {
+                        b.iter(|| serde_json::to_vec(black_box(&plain)))
+                    });
+                    group.bench_function(BenchmarkId::new("encode", "value"), |b| {
+                        b.iter(|| serde_json::to_vec(black_box(&value)))
+                    });
                     group.bench_function(BenchmarkId::new("decode", "derive"), |b| {
                         b.iter(|| serde_json::from_slice::<Plain>(black_box(&body)));
                     });
@@ -72,8 +76,12 @@ fn codecs(c: &mut Criterion) {
                 }
                 Format::MsgPack => {
                     let value: rmpv::Value = rmp_serde::from_slice(&body).expect("our own bytes");
-                    group.bench_function(BenchmarkId::new("encode", "derive"), |b| b.iter(|| rmp_serde::to_vec_named(black_box(&plain))));
-                    group.bench_function(BenchmarkId::new("encode", "value"), |b| b.iter(|| rmp_serde::to_vec(black_box(&value))));
+                    group.bench_function(BenchmarkId::new("encode", "derive"), |b| {
+                        b.iter(|| rmp_serde::to_vec_named(black_box(&plain)))
+                    });
+                    group.bench_function(BenchmarkId::new("encode", "value"), |b| {
+                        b.iter(|| rmp_serde::to_vec(black_box(&value)))
+                    });
                     group.bench_function(BenchmarkId::new("decode", "derive"), |b| {
                         b.iter(|| rmp_serde::from_slice::<Plain>(black_box(&body)));
                     });

@@ -19,7 +19,11 @@ fn event(seq: u64) -> Event {
         prev: None,
         message_id: MessageId::Request { session: SessionId::new(Clock::ZERO, 7), number: seq },
         timestamp: Timestamp { ms: 1_795_407_353_924 },
-        body: EventBody::Publish { user: "ana".parse().expect(name), channel: "dev".parse().expect(name), message: "x".repeat(128) },
+        body: EventBody::Publish {
+            user: "ana".parse().expect(name),
+            channel: "dev".parse().expect(name),
+            message: "x".repeat(128),
+        },
     }
 }
 

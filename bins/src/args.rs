@@ -74,7 +74,8 @@ impl Place {
         if let Some(given) = given {
             return Ok(given.clone());
         }
-        let beyond = || Error::Usage(format!("--base-port {} leaves no room for the other ports below 65536", self.base_port));
+        let beyond =
+            || Error::Usage(format!("--base-port {} leaves no room for the other ports below 65536", self.base_port));
         let port = match self.base_port {
             0 => 0,
             base => base.checked_add(part.offset()).ok_or_else(beyond)?,

@@ -135,7 +135,8 @@ pub async fn bot(args: BotArgs) -> Result<(), Error> {
         Some(name) => name,
         None => random_name("bot")?.parse()?,
     };
-    let channels = if args.channels.is_empty() { vec![random_channel(random::bits()?)?] } else { args.channels.clone() };
+    let channels =
+        if args.channels.is_empty() { vec![random_channel(random::bits()?)?] } else { args.channels.clone() };
     let options = Options {
         brokers: chat::peers(&args.broker, &args.place, Part::Clients)?,
         proxies: chat::peers(&args.proxy, &args.place, Part::Subscribers)?,

@@ -81,8 +81,9 @@ enum Command {
     },
     /// Sends a private message.
     Message {
-        /// To whom.
-        user: UserName,
+        /// To whom. Not called `user`: that flag is known to every command.
+        #[arg(value_name = "USER")]
+        to: UserName,
         /// The text; several words need no quotes.
         #[arg(required = true, allow_hyphen_values = true)]
         text: Vec<String>,
@@ -156,7 +157,8 @@ pub(crate) fn peers(given: &[Endpoint], place: &Place, part: Part) -> Result<Vec
 pub async fn client(args: ClientArgs) -> Result<(), Error> {
     let mut shutdown = Shutdown::install()?;
     let view = view::View { json: args.json };
-    let writes = matches!(args.command, None | Some(Command::Login | Command::Publish { .. } | Command::Message { .. }));
+    let writes =
+        matches!(args.command, None | Some(Command::Login | Command::Publish { .. } | Command::Message { .. }));
     if writes {
         args.user()?;
     }
@@ -174,7 +176,25 @@ pub async fn client(args: ClientArgs) -> Result<(), Error> {
     };
     let report = client.drain(DRAIN).await;
     if report.unknown > 0 {
-        tracing::warn!(unknown = report.unknown, "the end came before some answers: those writes may or may not have happened");
+        tracing::warn!(
+            unknown = report.unknown,
+            "the end came before some answers: those writes may or may not have happened"
+        );
     }
     result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_receiver_is_not_taken_for_the_sender() -> Result<(), clap::Error> {
+        let args = ClientArgs::try_parse_from(["x", "--user", "ana", "message", "bob", "oi", "-x"])?;
+        assert_eq!(args.user.as_ref().map(UserName::as_str), Some("ana"));
+        assert!(
+            matches!(args.command, Some(Command::Message { to, text }) if to.as_str() == "bob" && text == ["oi", "-x"])
+        );
+        Ok(())
+    }
 }

@@ -101,16 +101,29 @@ fn command<A: Parser>(program: Program, file: Option<&ConfigFile>) -> Result<Com
 }
 
 /// A tool with the tools below it, which share its section.
-fn furnish_all(tool: Command, section: &str, file: Option<&ConfigFile>, keys: &mut Vec<(String, String)>, failed: &mut Option<Error>) -> Command {
+fn furnish_all(
+    tool: Command,
+    section: &str,
+    file: Option<&ConfigFile>,
+    keys: &mut Vec<(String, String)>,
+    failed: &mut Option<Error>,
+) -> Command {
     let tool = furnish(tool, section, file, keys, failed);
     tool.mut_subcommands(|below| furnish_all(below, section, file, keys, failed))
 }
 
 /// Gives every long flag its variable, and as its default what the configuration file says.
-fn furnish(command: Command, section: &str, file: Option<&ConfigFile>, keys: &mut Vec<(String, String)>, failed: &mut Option<Error>) -> Command {
+fn furnish(
+    command: Command,
+    section: &str,
+    file: Option<&ConfigFile>,
+    keys: &mut Vec<(String, String)>,
+    failed: &mut Option<Error>,
+) -> Command {
     command.mut_args(|arg| {
         let Some(long) = arg.get_long().map(str::to_owned) else { return arg };
-        if matches!(arg.get_action(), ArgAction::Help | ArgAction::HelpShort | ArgAction::HelpLong | ArgAction::Version) {
+        if matches!(arg.get_action(), ArgAction::Help | ArgAction::HelpShort | ArgAction::HelpLong | ArgAction::Version)
+        {
             return arg;
         }
         let shared = SHARED.contains(&long.as_str());
@@ -124,7 +137,8 @@ fn furnish(command: Command, section: &str, file: Option<&ConfigFile>, keys: &mu
             }
             None => arg,
         };
-        let inherited = family.and_then(|(_, _, name)| Some((format!("the variable {name}"), std::env::var(name).ok()?)));
+        let inherited =
+            family.and_then(|(_, _, name)| Some((format!("the variable {name}"), std::env::var(name).ok()?)));
         let arg = arg.env(variable);
         let default = match inherited.filter(|(_, value)| !value.is_empty()) {
             Some((origin, value)) => config::with_default(arg.clone(), &[value], &origin),
@@ -144,7 +158,11 @@ fn variable(section: &str, long: &str) -> String {
 
 /// A program's arguments from a text, for tests.
 #[cfg(test)]
-pub(crate) fn parse_for_test<A: Parser>(program: Program, argv: &[&str], file: Option<&ConfigFile>) -> Result<A, String> {
+pub(crate) fn parse_for_test<A: Parser>(
+    program: Program,
+    argv: &[&str],
+    file: Option<&ConfigFile>,
+) -> Result<A, String> {
     let command = command::<A>(program, file).map_err(|error| error.to_string())?;
     let matches = command.try_get_matches_from(argv).map_err(|error| error.to_string())?;
     A::from_arg_matches(&matches).map_err(|error| error.to_string())

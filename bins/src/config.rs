@@ -62,7 +62,9 @@ impl ConfigFile {
                 Value::Table(_) => {}
                 _ if !SHARED.contains(&key.as_str()) => {
                     let shared = SHARED.join(", ");
-                    return Err(file.error(format!("`{key}` belongs into a section; for all programs there are {shared}")));
+                    return Err(
+                        file.error(format!("`{key}` belongs into a section; for all programs there are {shared}"))
+                    );
                 }
                 _ => {}
             }
@@ -77,7 +79,8 @@ impl ConfigFile {
     pub(crate) fn check(&self, known: &[(String, String)]) -> Result<(), Error> {
         for (section, value) in &self.table {
             let Value::Table(keys) = value else { continue };
-            let flags: Vec<&str> = known.iter().filter(|(of, _)| of == section).map(|(_, flag)| flag.as_str()).collect();
+            let flags: Vec<&str> =
+                known.iter().filter(|(of, _)| of == section).map(|(_, flag)| flag.as_str()).collect();
             let unknown = |key: &&String| !flags.contains(&key.as_str()) && !SHARED.contains(&key.as_str());
             if flags.is_empty() {
                 continue;
@@ -101,7 +104,8 @@ impl ConfigFile {
             (Value::Array(items), _) => items.iter().map(text).collect(),
             (value, _) => text(value).map(|text| vec![text]),
         };
-        let values = values.ok_or_else(|| self.error(format!("`{flag}` is neither a text nor a number, nor a list of them")))?;
+        let values =
+            values.ok_or_else(|| self.error(format!("`{flag}` is neither a text nor a number, nor a list of them")))?;
         with_default(arg, &values, &format!("the configuration file {}", self.path.display()))
     }
 
@@ -122,7 +126,8 @@ fn text(value: &Value) -> Option<String> {
 /// The flag with another default, which must be one that the flag takes.
 pub(crate) fn with_default(arg: Arg, values: &[String], origin: &str) -> Result<Arg, Error> {
     let flag = arg.get_long().unwrap_or_default().to_owned();
-    let probe = Command::new("probe").no_binary_name(true).arg(arg.clone().env(None::<&str>).required(false).global(false));
+    let probe =
+        Command::new("probe").no_binary_name(true).arg(arg.clone().env(None::<&str>).required(false).global(false));
     let given = format!("--{flag}={}", values.join(","));
     match probe.try_get_matches_from([given]) {
         Ok(_) => Ok(arg.required(false).default_values(values.to_vec())),

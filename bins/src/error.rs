@@ -11,7 +11,8 @@ use dsv2_net::{BindError, Endpoint};
 use dsv2_store::StoreError;
 
 /// The table of exit codes, for `--help`.
-pub const EXIT_CODES: &str = "Exit codes: 0 done · 1 failed · 2 wrong usage or configuration · 3 no answer in time · 4 a check failed";
+pub const EXIT_CODES: &str =
+    "Exit codes: 0 done · 1 failed · 2 wrong usage or configuration · 3 no answer in time · 4 a check failed";
 
 /// Why a program ends with a code other than 0.
 #[derive(Debug, thiserror::Error)]
@@ -72,11 +73,16 @@ impl Error {
                 "another program listens there, perhaps another cluster: stop it, or choose other ports with --base-port {}",
                 free_base(*port)
             )),
-            Self::Bind(BindError::Forbidden { .. }) => Some("ports below 1024 need privileges: try --base-port 5555".to_owned()),
+            Self::Bind(BindError::Forbidden { .. }) => {
+                Some("ports below 1024 need privileges: try --base-port 5555".to_owned())
+            }
             Self::Bind(BindError::NotLocal { .. }) => {
                 Some("listen on an address of this machine, or on all of them: --host '*'".to_owned())
             }
-            Self::NoAnswer(_) => Some("is a cluster running there? `dsv2 up` starts one, `--host` and `--base-port` say where it is".to_owned()),
+            Self::NoAnswer(_) => Some(
+                "is a cluster running there? `dsv2 up` starts one, `--host` and `--base-port` say where it is"
+                    .to_owned(),
+            ),
             Self::Refused(failure) if failure.outcome == Outcome::Unknown => {
                 Some("it may or may not have taken effect: look before you repeat it".to_owned())
             }
@@ -126,7 +132,9 @@ impl From<ServerError> for Error {
     fn from(error: ServerError) -> Self {
         match error {
             ServerError::Bind(error) => Self::Bind(error),
-            ServerError::Store(error) => Self::Store(format!("the data directory cannot be used: {}", with_source(&error))),
+            ServerError::Store(error) => {
+                Self::Store(format!("the data directory cannot be used: {}", with_source(&error)))
+            }
             other => Self::Failed(with_source(&other)),
         }
     }

@@ -64,11 +64,16 @@ pub async fn connect(options: &Options) -> Result<Client, Error> {
     if let Some(level) = options.level {
         builder = builder.level(level);
     }
-    let connected = builder.serde(options.format).timeout(options.timeout).connect_timeout(options.timeout).connect().await;
+    let connected =
+        builder.serde(options.format).timeout(options.timeout).connect_timeout(options.timeout).connect().await;
     connected.map_err(|error| match error {
         ConnectError::Unreachable => {
             let tried: Vec<String> = options.brokers.iter().map(ToString::to_string).collect();
-            Error::NoAnswer(format!("nobody answered at {} within {} s", tried.join(", "), options.timeout.as_secs_f32()))
+            Error::NoAnswer(format!(
+                "nobody answered at {} within {} s",
+                tried.join(", "),
+                options.timeout.as_secs_f32()
+            ))
         }
         ConnectError::Login(failure) => failure.into(),
         ConnectError::Endpoint(why) => Error::Usage(why.to_string()),

@@ -3,8 +3,8 @@
 //! The frames were written by Python (`json`, `msgpack`) and Node (`JSON`, `@msgpack/msgpack`); see `peers/golden`.
 
 use dsv2_core::{
-    Announcement, Code, Format, Limits, Publication, PublicationBody, RawTimestamp, ReplicationEvent, Reply, ReplyBody, Request, Service,
-    Wall,
+    Announcement, Code, Format, Limits, Publication, PublicationBody, RawTimestamp, ReplicationEvent, Reply, ReplyBody,
+    Request, Service, Wall,
 };
 use serde_json::Value;
 
@@ -65,7 +65,8 @@ fn requests() {
         check_clock(&context, expect, request.clock);
         check_ms(&context, expect, request.timestamp.as_ref().and_then(raw_ms));
         // What we write for the same request is read back as the same, field by field.
-        let again = Request::decode(&request.encode(), &LIMITS).unwrap_or_else(|refusal| panic!("{context}: {refusal}"));
+        let again =
+            Request::decode(&request.encode(), &LIMITS).unwrap_or_else(|refusal| panic!("{context}: {refusal}"));
         assert_eq!(again, request, "{context}");
         let emitted: Value = match format {
             Format::Json => serde_json::from_slice(&request.encode()).expect("JSON"),
@@ -102,10 +103,13 @@ fn replies() {
             ReplyBody::Channels(channels) => assert_eq!(channels, texts(&expect["channels"]), "{context}"),
             ReplyBody::Rank(rank) => assert_eq!(Some(rank), expect["rank"].as_u64(), "{context}"),
             ReplyBody::List(list) => {
-                let list: Vec<_> = list.iter().map(|server| serde_json::json!({"name": server.name, "rank": server.rank})).collect();
+                let list: Vec<_> =
+                    list.iter().map(|server| serde_json::json!({"name": server.name, "rank": server.rank})).collect();
                 assert_eq!(Value::Array(list), expect["list"], "{context}");
             }
-            ReplyBody::Time { wall: Wall { us }, .. } => assert_eq!(Some(us / 1_000), expect["time_ms"].as_i64(), "{context}"),
+            ReplyBody::Time { wall: Wall { us }, .. } => {
+                assert_eq!(Some(us / 1_000), expect["time_ms"].as_i64(), "{context}")
+            }
             ReplyBody::Election => assert_eq!(expect["election"], "OK", "{context}"),
             other => panic!("{context}: {other:?}"),
         }
@@ -122,7 +126,8 @@ fn publications() {
         seen += 1;
         match expect["type"].as_str().expect("a type") {
             "election" => {
-                let announcement = Announcement::decode(&body, &LIMITS).unwrap_or_else(|why| panic!("{context}: {why}"));
+                let announcement =
+                    Announcement::decode(&body, &LIMITS).unwrap_or_else(|why| panic!("{context}: {why}"));
                 assert_eq!(announcement.coordinator.as_str(), expect["coordinator"], "{context}");
                 assert_eq!(announcement.epoch, None, "{context}: the family knows no epochs");
                 check_clock(&context, expect, announcement.clock);
@@ -148,8 +153,12 @@ fn publications() {
                 check_ms(&context, expect, publication.timestamp.map(|timestamp| timestamp.ms));
                 assert_eq!(publication.body.text(), expect["message"], "{context}");
                 match publication.body {
-                    PublicationBody::Channel { user, .. } => assert_eq!((sort, &user[..]), ("channel", expect["user"].as_str().expect("a user"))),
-                    PublicationBody::Private { src, .. } => assert_eq!((sort, &src[..]), ("private", expect["src"].as_str().expect("a source"))),
+                    PublicationBody::Channel { user, .. } => {
+                        assert_eq!((sort, &user[..]), ("channel", expect["user"].as_str().expect("a user")))
+                    }
+                    PublicationBody::Private { src, .. } => {
+                        assert_eq!((sort, &src[..]), ("private", expect["src"].as_str().expect("a source")))
+                    }
                 }
             }
         }

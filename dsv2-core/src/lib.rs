@@ -25,13 +25,15 @@ mod time;
 pub use clock::{Clock, Lamport, LogicalClock};
 pub use codec::{Codec, CodecError, Format, Json, Limits, MsgPack};
 pub use envelope::{
-    Announcement, ClockReport, Code, Failure, HistoryPage, HistoryQuery, HistorySpan, Level, LinkNotice, Outcome, PeerReport,
-    Publication, PublicationBody, RankedServer, RawTimestamp, Receipt, Refusal, ReplicationEvent, Reply, ReplyBody, Request,
-    RequestBody, RequestExt, ServerCard, Service, StatusReport, Subject,
+    Announcement, ClockReport, Code, Failure, HistoryPage, HistoryQuery, HistorySpan, Level, LinkNotice, Outcome,
+    PeerReport, Publication, PublicationBody, RankedServer, RawTimestamp, Receipt, Refusal, ReplicationEvent, Reply,
+    ReplyBody, Request, RequestBody, RequestExt, ServerCard, Service, StatusReport, Subject,
 };
 pub use event::{Event, EventBody, EventKind, Feed};
 pub use id::{EventId, IdError, IdempotencyKey, KEY_CAP_BYTES, MessageId, OrderKey, Origin, SessionId};
 pub use machine::Machine;
-pub use name::{Channel, ChannelName, NAME_CAP_BYTES, Name, NameError, RESERVED, Server, ServerName, Topic, User, UserName};
+pub use name::{
+    Channel, ChannelName, NAME_CAP_BYTES, Name, NameError, RESERVED, Server, ServerName, Topic, User, UserName,
+};
 pub use position::Position;
 pub use time::{Mono, Now, Timestamp, Wall};

@@ -116,7 +116,10 @@ fn check(text: &str) -> Result<(), NameError> {
 /// Slashes would let a name pass for a path, control characters for terminal commands, and the characters that turn
 /// the direction of text for another name.
 fn is_barred(c: char) -> bool {
-    c == '/' || c == '\\' || c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+    c == '/'
+        || c == '\\'
+        || c.is_control()
+        || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
 impl<K> fmt::Display for Name<K> {

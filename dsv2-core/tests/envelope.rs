@@ -1,8 +1,9 @@
 //! Laws of the envelope: what we emit we understand, and nothing that arrives can do harm.
 
 use dsv2_core::{
-    Clock, Code, EventBody, EventId, Failure, Format, Level, Limits, MessageId, Outcome, Position, Publication, PublicationBody,
-    RawTimestamp, Receipt, ReplicationEvent, Reply, ReplyBody, Request, RequestBody, RequestExt, Service, Timestamp,
+    Clock, Code, EventBody, EventId, Failure, Format, Level, Limits, MessageId, Outcome, Position, Publication,
+    PublicationBody, RawTimestamp, Receipt, ReplicationEvent, Reply, ReplyBody, Request, RequestBody, RequestExt,
+    Service, Timestamp,
 };
 use proptest::prelude::*;
 
@@ -34,8 +35,10 @@ fn clock() -> impl Strategy<Value = Clock> {
 fn message_id() -> impl Strategy<Value = MessageId> {
     prop_oneof![
         any::<u128>().prop_map(MessageId::Foreign),
-        (clock(), any::<u128>(), any::<u64>())
-            .prop_map(|(opened, random, number)| MessageId::Request { session: dsv2_core::SessionId::new(opened, random), number }),
+        (clock(), any::<u128>(), any::<u64>()).prop_map(|(opened, random, number)| MessageId::Request {
+            session: dsv2_core::SessionId::new(opened, random),
+            number
+        }),
         "[a-z0-9:.-]{1,30}".prop_map(|key| MessageId::Key(dsv2_core::IdempotencyKey::new(&key).expect("valid"))),
     ]
 }
@@ -156,10 +159,25 @@ fn bad_requests_are_answered_where_their_sender_looks() {
         (r#"{"service":"login","data":{"user":5}}"#, Code::BadField, "description", "user is a number"),
         (r#"{"service":"login","data":{"user":"servers"}}"#, Code::BadField, "description", "is reserved"),
         (r#"{"service":"channel","data":{"channel":"../x"}}"#, Code::BadField, "description", "may hold"),
-        (r#"{"service":"publish","data":{"user":"ana","channel":"dev"}}"#, Code::BadField, "message", "message is missing"),
-        (r#"{"service":"publish","data":{"user":"ana","channel":"dev","message":{}}}"#, Code::BadField, "message", "an object"),
+        (
+            r#"{"service":"publish","data":{"user":"ana","channel":"dev"}}"#,
+            Code::BadField,
+            "message",
+            "message is missing",
+        ),
+        (
+            r#"{"service":"publish","data":{"user":"ana","channel":"dev","message":{}}}"#,
+            Code::BadField,
+            "message",
+            "an object",
+        ),
         (r#"{"service":"message","data":{"src":"ana","message":"x"}}"#, Code::BadField, "message", "dst is missing"),
-        (r#"{"service":"login","data":{"user":"ana","clock":9223372036854775808}}"#, Code::BadClock, "description", "2^53"),
+        (
+            r#"{"service":"login","data":{"user":"ana","clock":9223372036854775808}}"#,
+            Code::BadClock,
+            "description",
+            "2^53",
+        ),
         (r#"{"service":"login","data":{"user":"ana","clock":-1}}"#, Code::BadClock, "description", "non-negative"),
         (r#"{"service":"login","data":{"user":"ana","clock":"7"}}"#, Code::BadClock, "description", "a text"),
         (r#"{"service":"login","data":{"user":"ana""#, Code::Malformed, "description", "EOF"),
@@ -170,7 +188,8 @@ fn bad_requests_are_answered_where_their_sender_looks() {
     ] {
         let refusal = Request::decode(body.as_bytes(), &LIMITS).expect_err(body);
         assert_eq!(refusal.failure.code, code, "{body:.60}");
-        let reply: serde_json::Value = serde_json::from_slice(&refusal.reply(Clock::ZERO, Timestamp { ms: 1 }).encode()).expect("JSON");
+        let reply: serde_json::Value =
+            serde_json::from_slice(&refusal.reply(Clock::ZERO, Timestamp { ms: 1 }).encode()).expect("JSON");
         let text = reply["data"][field].as_str().unwrap_or_else(|| panic!("no {field} in {reply}"));
         assert!(text.contains(part), "{text:?} lacks {part:?}");
         assert_eq!(reply["data"]["status"], "erro");
@@ -190,7 +209,8 @@ fn bad_requests_are_answered_where_their_sender_looks() {
 #[test]
 fn the_familys_own_bytes_are_read() {
     let login = "82a773657276696365a56c6f67696ea46461746183a475736572a3616e61a974696d657374616d70cf000001a2069e1844a5636c6f636b01";
-    let bytes: Vec<u8> = (0..login.len()).step_by(2).map(|at| u8::from_str_radix(&login[at..at + 2], 16).expect("hex")).collect();
+    let bytes: Vec<u8> =
+        (0..login.len()).step_by(2).map(|at| u8::from_str_radix(&login[at..at + 2], 16).expect("hex")).collect();
     let request = Request::decode(&bytes, &LIMITS).expect("seen on the wire");
     assert_eq!(request.body, RequestBody::Login { user: "ana".parse().expect("a name") });
     assert_eq!((request.format, request.clock), (Format::MsgPack, Clock::new(1)));
@@ -211,7 +231,9 @@ fn success_and_failure_are_read_in_every_dialect() {
         assert_eq!(matches!(reply.body, ReplyBody::Done(_)), success, "{body}");
     }
     assert!(Reply::decode(Service::Login, b"{}", &LIMITS).is_err(), "no word of success is no success");
-    for body in [r#"{"data":{"users":["dev"]}}"#, r#"{"data":{"channels":[{"name":"dev"}]}}"#, r#"{"channels":["dev"]}"#] {
+    for body in
+        [r#"{"data":{"users":["dev"]}}"#, r#"{"data":{"channels":[{"name":"dev"}]}}"#, r#"{"channels":["dev"]}"#]
+    {
         let reply = Reply::decode(Service::Channels, body.as_bytes(), &LIMITS).expect(body);
         assert_eq!(reply.body, ReplyBody::Channels(vec!["dev".to_owned()]));
     }
@@ -225,7 +247,11 @@ fn publications_are_read_flat_and_wrapped() {
         r#"{"service":"private_message","data":{"from":"ana","message":"psiu","timestamp":"2026-11-23T04:15:53.924Z","clock":106}}"#,
     ] {
         let publication = Publication::decode(body.as_bytes(), &LIMITS).expect(body);
-        assert_eq!(publication.body, PublicationBody::Private { src: "ana".into(), dst: None, message: "psiu".into() }, "{body}");
+        assert_eq!(
+            publication.body,
+            PublicationBody::Private { src: "ana".into(), dst: None, message: "psiu".into() },
+            "{body}"
+        );
         assert_eq!(publication.timestamp, Some(Timestamp { ms: 1_795_407_353_924 }));
         assert_eq!(publication.clock, Clock::new(106));
     }

@@ -7,7 +7,11 @@
 //!
 //! ```
 //! use dsv2_net::client::{Client, Cursor, Delivery};
+//! # #[cfg(feature = "cluster")]
 //! # use dsv2_net::cluster::{Cluster, ClusterOptions};
+//! # #[cfg(not(feature = "cluster"))]
+//! # fn main() {}
+//! # #[cfg(feature = "cluster")]
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let cluster = Cluster::start(ClusterOptions::memory(1)).await?;
@@ -57,7 +61,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 pub use builder::ClientBuilder;
 pub use dsv2_core::{Format, IdempotencyKey, Level};
-pub use dsv2_sync::session::{Cursor, ResumePoint};
+pub use dsv2_sync::session::{Cursor, Order, ResumePoint};
 pub use error::{Changed, ConnectError, ReadError, SubscribeError, WriteError};
 pub use publisher::{FlushError, Publisher};
 pub use read::{History, Page};
@@ -117,7 +121,6 @@ pub struct Channel {
 
 impl Client {
     /// Describes a client of the broker at an endpoint such as `tcp://127.0.0.1:5555`.
-    #[must_use]
     pub fn builder(broker: impl AsRef<str>) -> ClientBuilder {
         ClientBuilder::new(broker.as_ref())
     }

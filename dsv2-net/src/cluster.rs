@@ -304,7 +304,9 @@ async fn start_server(options: &ServerOptions) -> Result<Server, ClusterError> {
 }
 
 fn server_name(index: usize) -> Result<ServerName, ClusterError> {
-    format!("server{}", index + 1).parse().map_err(|why| ClusterError::Options(format!("the name of server {index} {why}")))
+    format!("server{}", index + 1)
+        .parse()
+        .map_err(|why| ClusterError::Options(format!("the name of server {index} {why}")))
 }
 
 /// Which endpoint each part gets.
@@ -328,7 +330,8 @@ impl Plan {
             Place::Tcp { host, base_port: 0 } => Ok(Endpoint::tcp(host.clone(), 0)),
             Place::Tcp { host, base_port } => {
                 let port = usize::from(*base_port) + offset;
-                let port = u16::try_from(port).map_err(|_| ClusterError::Options(format!("there is no port {port}")))?;
+                let port =
+                    u16::try_from(port).map_err(|_| ClusterError::Options(format!("there is no port {port}")))?;
                 Ok(Endpoint::tcp(host.clone(), port))
             }
         }

@@ -27,10 +27,10 @@ pub mod server;
 #[cfg(any(feature = "client", feature = "cluster"))]
 mod time;
 
-#[cfg(feature = "cluster")]
-pub use cluster::Cluster;
-#[cfg(feature = "cluster")]
-pub use refuse::EnvelopeRefuser;
-pub use endpoint::{BindError, Endpoint, EndpointError};
 #[cfg(feature = "client")]
 pub use client::Client;
+#[cfg(feature = "cluster")]
+pub use cluster::Cluster;
+pub use endpoint::{BindError, Endpoint, EndpointError};
+#[cfg(feature = "cluster")]
+pub use refuse::EnvelopeRefuser;

@@ -132,7 +132,12 @@ impl Drop for Reference {
     }
 }
 
-async fn run(mut machine: Machine, mut file: Option<Ranks>, mut router: Router, mut stop: watch::Receiver<bool>) -> Result<(), ReferenceError> {
+async fn run(
+    mut machine: Machine,
+    mut file: Option<Ranks>,
+    mut router: Router,
+    mut stop: watch::Receiver<bool>,
+) -> Result<(), ReferenceError> {
     let clocks = Clocks::start();
     let (mut events, mut effects) = (Vec::new(), Vec::new());
     loop {
@@ -159,7 +164,13 @@ async fn run(mut machine: Machine, mut file: Option<Ranks>, mut router: Router, 
     }
 }
 
-fn carry_out(effect: ReferenceEffect, file: Option<&mut Ranks>, router: &Router, peer: PeerId, envelope: &Envelope) -> Result<(), ReferenceError> {
+fn carry_out(
+    effect: ReferenceEffect,
+    file: Option<&mut Ranks>,
+    router: &Router,
+    peer: PeerId,
+    envelope: &Envelope,
+) -> Result<(), ReferenceError> {
     match effect {
         ReferenceEffect::Save(record) => {
             tracing::info!(server = %record.name, rank = record.rank, "gave a rank");
@@ -196,7 +207,11 @@ impl Ranks {
                 break;
             }
             let record = serde_json::from_str(&line);
-            ranks.push(record.map_err(|why| ReferenceError::Line { path: path.clone(), line: ranks.len() + 1, why: why.to_string() })?);
+            ranks.push(record.map_err(|why| ReferenceError::Line {
+                path: path.clone(),
+                line: ranks.len() + 1,
+                why: why.to_string(),
+            })?);
             end += line.len() as u64;
             line.clear();
         }

@@ -49,7 +49,8 @@ mod tests {
     fn the_answer_is_in_the_requests_serialization_and_field() {
         let refuser = EnvelopeRefuser::default();
         let body = br#"{"service":"publish","data":{"user":"ana","clock":41}}"#;
-        let reply: serde_json::Value = serde_json::from_slice(&refuser.refuse(body, Refusal::ServerLost)).expect("JSON");
+        let reply: serde_json::Value =
+            serde_json::from_slice(&refuser.refuse(body, Refusal::ServerLost)).expect("JSON");
         assert_eq!(reply["service"], "publish");
         assert_eq!((&reply["data"]["status"], &reply["data"]["outcome"]), (&"erro".into(), &"unknown".into()));
         assert!(reply["data"]["message"].is_string() && reply["data"]["clock"].as_u64() > Some(41));

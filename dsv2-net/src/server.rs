@@ -212,7 +212,12 @@ fn remember_name(options: &ServerOptions, store: &mut dyn EventStore) -> Result<
 }
 
 /// The machine of a new life, with everything that the store remembers.
-fn machine(options: &ServerOptions, store: &dyn EventStore, clocks: Clocks, read_only: Option<String>) -> Result<Machine, ServerError> {
+fn machine(
+    options: &ServerOptions,
+    store: &dyn EventStore,
+    clocks: Clocks,
+    read_only: Option<String>,
+) -> Result<Machine, ServerError> {
     let meta = store.meta();
     let mut config = ServerConfig::new(options.name.clone(), NodeId(meta.node), random_u64()?);
     config.voters.clone_from(&options.voters);

@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use dsv2_core::{Code, EventId, Feed, Level};
-use dsv2_net::client::{Changed, Client, ClientBuilder, ConnectError, Cursor, Delivery, IdempotencyKey, Message, Subscription, WriteError};
+use dsv2_net::client::{
+    Changed, Client, ClientBuilder, ConnectError, Cursor, Delivery, IdempotencyKey, Message, Subscription, WriteError,
+};
 use dsv2_net::cluster::{Cluster, ClusterOptions};
 use tokio::time::{Instant, timeout};
 
@@ -81,7 +83,10 @@ async fn private_messages_and_their_history() {
     assert!(nobody.inbox().await.is_err());
     assert!(nobody.history_with("ana").await.is_err());
     let refused = nobody.channel("dev").publish("x").await.expect_err("nobody cannot write");
-    assert_eq!((refused.changed(), refused.retry_helps(), refused.code()), (Changed::No, false, Some(Code::UnknownUser)));
+    assert_eq!(
+        (refused.changed(), refused.retry_helps(), refused.code()),
+        (Changed::No, false, Some(Code::UnknownUser))
+    );
 }
 
 #[tokio::test]

@@ -83,7 +83,10 @@ impl Bench {
 
     fn describe(&self) -> ClientBuilder {
         let builder = Client::builder(self.broker.endpoint()).proxy(self.proxy.endpoint());
-        builder.timeout(PATIENCE).connect_timeout(PATIENCE).ports(|ports| ports.backoff.cap = Duration::from_millis(200))
+        builder
+            .timeout(PATIENCE)
+            .connect_timeout(PATIENCE)
+            .ports(|ports| ports.backoff.cap = Duration::from_millis(200))
     }
 }
 
@@ -93,7 +96,9 @@ async fn collect(subscription: &mut Subscription, count: usize) -> (BTreeSet<Str
     let all = async {
         while texts.len() < count {
             match subscription.next().await.expect("the client lives") {
-                Delivery::Message(message) => assert!(texts.insert(message.text().to_owned()), "{} twice", message.text()),
+                Delivery::Message(message) => {
+                    assert!(texts.insert(message.text().to_owned()), "{} twice", message.text());
+                }
                 Delivery::Gap { missing, .. } => panic!("a gap at {missing:?}"),
                 other => others.push(other),
             }
@@ -157,7 +162,10 @@ async fn without_a_proxy_subscriptions_go_on_by_history() {
 #[tokio::test]
 async fn another_endpoint_is_tried_and_writes_go_on() {
     let bench = Bench::start().await;
-    let second = (Relay::start(&bench.cluster.endpoints().clients).await, Relay::start(&bench.cluster.endpoints().subscribers).await);
+    let second = (
+        Relay::start(&bench.cluster.endpoints().clients).await,
+        Relay::start(&bench.cluster.endpoints().subscribers).await,
+    );
     let builder = bench.describe().user("ana").or(second.0.endpoint()).proxy(second.1.endpoint());
     let ana = builder.connect().await.expect("it connects");
     let dev = ana.channel("dev");
@@ -219,7 +227,8 @@ async fn family(name: &str) -> (String, Arc<tokio::sync::Mutex<Vec<Request>>>) {
         while router.recv(&mut events).await {
             for event in events.drain(..) {
                 let RouterEvent::Message { peer, message } = event else { continue };
-                let request = Request::decode(message.last(), &Limits::default()).expect("a client speaks the protocol");
+                let request =
+                    Request::decode(message.last(), &Limits::default()).expect("a client speaks the protocol");
                 let body = match &request.body {
                     RequestBody::Login { .. } | RequestBody::Publish { .. } => ReplyBody::Done(None),
                     RequestBody::Channels => ReplyBody::Channels(vec!["dev".to_owned()]),
@@ -249,7 +258,8 @@ async fn family(name: &str) -> (String, Arc<tokio::sync::Mutex<Vec<Request>>>) {
 #[tokio::test]
 async fn servers_of_the_family_are_served_with_less() {
     let (broker, received) = family("family").await;
-    let ana = Client::builder(&broker).user("ana").timeout(Duration::from_secs(3)).connect().await.expect("it connects");
+    let ana =
+        Client::builder(&broker).user("ana").timeout(Duration::from_secs(3)).connect().await.expect("it connects");
     assert_eq!(ana.state().extensions, Some(false));
     let dev = ana.channel("dev");
     dev.create().await.expect("it exists, whatever the server says");
@@ -258,7 +268,12 @@ async fn servers_of_the_family_are_served_with_less() {
     assert_eq!((receipt.event, receipt.clock), (None, Clock::new(5)));
     let error = dev.publish("lost").await.expect_err("there is no answer");
     assert_eq!(error.changed(), Changed::Unknown);
-    let lost = received.lock().await.iter().filter(|r| matches!(&r.body, RequestBody::Publish { message, .. } if message == "lost")).count();
+    let lost = received
+        .lock()
+        .await
+        .iter()
+        .filter(|r| matches!(&r.body, RequestBody::Publish { message, .. } if message == "lost"))
+        .count();
     assert_eq!(lost, 1, "it may have happened, so it is not repeated");
     let live = ana.subscribe(["dev"]).await.expect("subscribed");
     assert!(!live.is_gapless());

@@ -36,7 +36,8 @@ impl Peer {
     }
 
     async fn ask(&mut self, body: RequestBody) -> ReplyBody {
-        let request = Request { format: Format::MsgPack, timestamp: None, clock: None, ext: RequestExt::default(), body };
+        let request =
+            Request { format: Format::MsgPack, timestamp: None, clock: None, ext: RequestExt::default(), body };
         let service = request.body.service();
         self.dealer.send(Message::from_frames([&b"1"[..], b"", &request.encode()])).expect("there is room");
         loop {
@@ -55,7 +56,8 @@ impl Peer {
         loop {
             match self.ask(body.clone()).await {
                 ReplyBody::Done(Some(receipt)) => return receipt,
-                ReplyBody::Failed(failure) if failure.code == dsv2_core::Code::NoServer && Instant::now() < deadline => {}
+                ReplyBody::Failed(failure)
+                    if failure.code == dsv2_core::Code::NoServer && Instant::now() < deadline => {}
                 other => panic!("{other:?}"),
             }
         }

@@ -15,7 +15,8 @@ use zmtp_support::*;
 const MIB: usize = 1 << 20;
 
 async fn start(config: ProxyConfig) -> (Proxy, Endpoint, Endpoint, ProxyHandle) {
-    let config = ProxyConfig { publishers: vec![Endpoint::loopback()], subscribers: vec![Endpoint::loopback()], ..config };
+    let config =
+        ProxyConfig { publishers: vec![Endpoint::loopback()], subscribers: vec![Endpoint::loopback()], ..config };
     let proxy = Proxy::bind(config).await.unwrap();
     let publishers = proxy.publisher_endpoints().next().unwrap().clone();
     let subscribers = proxy.subscriber_endpoints().next().unwrap().clone();
@@ -45,8 +46,10 @@ async fn stalled(subscribers: &Endpoint) -> Raw {
 
 #[tokio::test]
 async fn a_stalled_subscriber_costs_its_cap_and_nobody_else_anything() {
+    let _alone = alone().await;
     let subscriber_limits = Limits { outbox_cap_bytes: 4 * MIB, ..Limits::default() };
-    let (_proxy, publishers, subscribers, handle) = start(ProxyConfig { subscriber_limits, ..ProxyConfig::default() }).await;
+    let (_proxy, publishers, subscribers, handle) =
+        start(ProxyConfig { subscriber_limits, ..ProxyConfig::default() }).await;
     let _stalled = stalled(&subscribers).await;
     let mut honest = Peer::subscriber(&subscribers, &["t"]).await;
     eventually("subscribed", || handle.stats().subscriptions == 2).await;
@@ -63,6 +66,7 @@ async fn a_stalled_subscriber_costs_its_cap_and_nobody_else_anything() {
 
 #[tokio::test]
 async fn by_policy_a_stalled_subscriber_is_disconnected() {
+    let _alone = alone().await;
     let subscriber_limits = Limits { outbox_cap_bytes: 2 * MIB, ..Limits::default() };
     let config = ProxyConfig { subscriber_limits, slow_policy: SlowPolicy::Disconnect, ..ProxyConfig::default() };
     let (_proxy, publishers, subscribers, handle) = start(config).await;
@@ -79,9 +83,10 @@ async fn by_policy_a_stalled_subscriber_is_disconnected() {
 
 #[tokio::test]
 async fn many_stalled_subscribers_cannot_take_the_room_of_others() {
-    let subscriber_limits =
-        Limits { outbox_cap_bytes: 8 * MIB, outbox_total_cap_bytes: 32 * MIB, ..Limits::default() };
-    let (_proxy, publishers, subscribers, handle) = start(ProxyConfig { subscriber_limits, ..ProxyConfig::default() }).await;
+    let _alone = alone().await;
+    let subscriber_limits = Limits { outbox_cap_bytes: 8 * MIB, outbox_total_cap_bytes: 32 * MIB, ..Limits::default() };
+    let (_proxy, publishers, subscribers, handle) =
+        start(ProxyConfig { subscriber_limits, ..ProxyConfig::default() }).await;
     let mut all_stalled = Vec::new();
     for _ in 0..20 {
         all_stalled.push(stalled(&subscribers).await);
@@ -100,6 +105,7 @@ async fn many_stalled_subscribers_cannot_take_the_room_of_others() {
 
 #[tokio::test]
 async fn hostile_bytes_on_either_side_disturb_nobody() {
+    let _alone = alone().await;
     let short = Limits { handshake_timeout: Duration::from_millis(500), ..Limits::default() };
     let config = ProxyConfig { publisher_limits: short.clone(), subscriber_limits: short, ..ProxyConfig::default() };
     let (_proxy, publishers, subscribers, handle) = start(config).await;
@@ -127,6 +133,7 @@ async fn hostile_bytes_on_either_side_disturb_nobody() {
 
 #[tokio::test]
 async fn a_publisher_cut_in_the_middle_of_a_message_leaves_nothing_behind() {
+    let _alone = alone().await;
     let (_proxy, publishers, subscribers, handle) = start(ProxyConfig::default()).await;
     let mut honest = Peer::subscriber(&subscribers, &["t"]).await;
     eventually("subscribed", || handle.stats().subscriptions == 1).await;
@@ -144,8 +151,11 @@ async fn a_publisher_cut_in_the_middle_of_a_message_leaves_nothing_behind() {
 
 #[tokio::test]
 async fn greedy_subscriptions_and_upstream_messages_are_refused_and_counted() {
-    let subscriptions = SubscriptionLimits { topics_per_peer: 100, topic_cap_bytes: 64, ..SubscriptionLimits::default() };
-    let (_proxy, publishers, subscribers, handle) = start(ProxyConfig { subscriptions, ..ProxyConfig::default() }).await;
+    let _alone = alone().await;
+    let subscriptions =
+        SubscriptionLimits { topics_per_peer: 100, topic_cap_bytes: 64, ..SubscriptionLimits::default() };
+    let (_proxy, publishers, subscribers, handle) =
+        start(ProxyConfig { subscriptions, ..ProxyConfig::default() }).await;
     let mut publisher = Peer::connect(&publishers, SocketType::Pub).await;
     eventually("publisher", || handle.stats().publishers == 1).await;
     let greedy = Peer::connect(&subscribers, SocketType::Xsub).await;
@@ -169,6 +179,7 @@ async fn greedy_subscriptions_and_upstream_messages_are_refused_and_counted() {
 
 #[tokio::test]
 async fn a_publisher_deaf_to_subscriptions_is_let_go_and_does_not_stop_subscribers() {
+    let _alone = alone().await;
     let subscriptions = SubscriptionLimits { names_cap_bytes: 64 << 10, topics: 1000, ..SubscriptionLimits::default() };
     let publisher_limits = Limits { outbox_cap_bytes: 64 << 10, ..Limits::default() };
     let config = ProxyConfig { subscriptions, publisher_limits, ..ProxyConfig::default() };

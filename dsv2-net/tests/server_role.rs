@@ -6,8 +6,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use dsv2_core::{
-    Failure, Format, HistoryQuery, HistorySpan, Level, Limits as BodyLimits, Position, Reply, ReplyBody, Request, RequestBody, RequestExt,
-    ServerName, StatusReport, Subject,
+    Failure, Format, HistoryQuery, HistorySpan, Level, Limits as BodyLimits, Position, Reply, ReplyBody, Request,
+    RequestBody, RequestExt, ServerName, StatusReport, Subject,
 };
 use dsv2_net::Endpoint;
 use dsv2_net::engine::{Limits, PeerId, Router, RouterEvent};
@@ -46,7 +46,9 @@ impl Front {
                 match event {
                     RouterEvent::PeerUp { peer, .. } => self.peer = Some(peer),
                     RouterEvent::PeerDown { .. } => self.ready = false,
-                    RouterEvent::Message { message, .. } if message.first() == b"_dsv2" => self.ready = message.last() == b"ready",
+                    RouterEvent::Message { message, .. } if message.first() == b"_dsv2" => {
+                        self.ready = message.last() == b"ready"
+                    }
                     RouterEvent::Message { message, .. } => {
                         assert!(found.replace(message).is_none(), "one question, one answer");
                     }
@@ -113,11 +115,19 @@ async fn reference(data: &Path) -> Reference {
 }
 
 fn publish(text: &str) -> RequestBody {
-    RequestBody::Publish { user: "ana".parse().expect("a name"), channel: "dev".parse().expect("a name"), message: text.into() }
+    RequestBody::Publish {
+        user: "ana".parse().expect("a name"),
+        channel: "dev".parse().expect("a name"),
+        message: text.into(),
+    }
 }
 
 async fn history(front: &mut Front) -> Vec<String> {
-    let query = HistoryQuery { subject: Subject::Topic("dev".into()), span: HistorySpan::After(Position::default()), limit: 100 };
+    let query = HistoryQuery {
+        subject: Subject::Topic("dev".into()),
+        span: HistorySpan::After(Position::default()),
+        limit: 100,
+    };
     match front.ask(Format::MsgPack, RequestBody::History(query)).await {
         ReplyBody::History(page) => page.events.iter().map(|event| event.body.text().to_owned()).collect(),
         other => panic!("{other:?}"),
@@ -159,7 +169,9 @@ async fn one_server_answers_persists_and_remembers() {
         match Server::start(again).await {
             Ok(server) => break server,
             // The old one's disk thread ends a moment later.
-            Err(dsv2_net::server::ServerError::Store(dsv2_store::StoreError::Locked { .. })) => tokio::task::yield_now().await,
+            Err(dsv2_net::server::ServerError::Store(dsv2_store::StoreError::Locked { .. })) => {
+                tokio::task::yield_now().await
+            }
             Err(error) => panic!("{error}"),
         }
     };

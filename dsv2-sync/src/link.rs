@@ -155,7 +155,8 @@ impl LinkMessage {
         if version != LINK_VERSION {
             return Err(LinkError::Version(version));
         }
-        let (_, message): (u8, Self) = rmp_serde::from_slice(frame).map_err(|why| LinkError::Malformed(why.to_string()))?;
+        let (_, message): (u8, Self) =
+            rmp_serde::from_slice(frame).map_err(|why| LinkError::Malformed(why.to_string()))?;
         Ok(message)
     }
 }

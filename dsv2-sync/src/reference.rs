@@ -16,8 +16,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use dsv2_core::{
-    Code, Failure, Lamport, LogicalClock, Machine, Mono, Now, RankedServer, RawTimestamp, Refusal, Reply, ReplyBody, Request,
-    RequestBody, ServerCard, ServerName,
+    Code, Failure, Lamport, LogicalClock, Machine, Mono, Now, RankedServer, RawTimestamp, Refusal, Reply, ReplyBody,
+    Request, RequestBody, ServerCard, ServerName,
 };
 
 use crate::guard::merge;
@@ -99,7 +99,8 @@ impl Reference {
     #[must_use]
     pub fn new(config: ReferenceConfig) -> Self {
         let next_rank = config.ranks.iter().map(|record| record.rank).max().unwrap_or(0) + 1;
-        let known = |record: RankRecord| (record.name, Known { rank: record.rank, heard: None, address: None, node: None });
+        let known =
+            |record: RankRecord| (record.name, Known { rank: record.rank, heard: None, address: None, node: None });
         let servers = config.ranks.into_iter().map(known).collect();
         Self { servers, next_rank, clock: Lamport::default(), ttl: config.ttl, cap: config.cap }
     }
@@ -110,7 +111,10 @@ impl Reference {
             RequestBody::Heartbeat(card) => {
                 self.check_node(now.mono, card)?;
                 if !self.servers.contains_key(&card.name) {
-                    return Err(Failure::rejected(Code::UnknownServer, format!("server {} has no rank here: ask for one", card.name)));
+                    return Err(Failure::rejected(
+                        Code::UnknownServer,
+                        format!("server {} has no rank here: ask for one", card.name),
+                    ));
                 }
                 self.touch(now.mono, card);
                 Ok(ReplyBody::Done(None))
@@ -124,7 +128,10 @@ impl Reference {
         self.check_node(now, card)?;
         if !self.servers.contains_key(&card.name) {
             if self.servers.len() >= self.cap {
-                return Err(Failure::rejected(Code::Full, format!("{} servers have ranks, and no more are given", self.cap)));
+                return Err(Failure::rejected(
+                    Code::Full,
+                    format!("{} servers have ranks, and no more are given", self.cap),
+                ));
             }
             let free = |rank: u64| rank > 0 && self.servers.values().all(|known| known.rank != rank);
             // A server that says it has a rank got it from us, before our disk was lost.
@@ -214,7 +221,12 @@ mod tests {
     use dsv2_core::{Format, RequestExt};
 
     fn card(name: &str, node: &str) -> ServerCard {
-        ServerCard { name: name.parse().expect("a name"), address: Some(format!("tcp://{name}")), node: Some(node.into()), rank: None }
+        ServerCard {
+            name: name.parse().expect("a name"),
+            address: Some(format!("tcp://{name}")),
+            node: Some(node.into()),
+            rank: None,
+        }
     }
 
     fn ask(reference: &mut Reference, seconds: u64, body: RequestBody) -> (ReplyBody, usize) {

@@ -33,7 +33,7 @@ mod subscriptions;
 mod track;
 
 pub use config::SessionConfig;
-pub use io::{Answer, CallOptions, Command, Delivery, Effect, Input, Note, Side, Written};
+pub use io::{Answer, CallOptions, Command, Delivery, Effect, Input, Note, Order, Side, Written};
 pub use resume::{Cursor, ResumePoint, Step};
 
 use std::time::Duration;
@@ -97,7 +97,8 @@ enum Peer {
 #[derive(Debug, Default)]
 struct Link {
     up: bool,
-    /// Up: since when an answer is waited for in vain. Down: since when.
+    /// The broker: since when an answer is waited for in vain, or since when it is down. The proxy: when it last brought
+    /// something, or went down.
     since: Option<Mono>,
     /// It was up before.
     known: bool,
@@ -124,6 +125,11 @@ impl Link {
 
     fn deadline(&self, silence_ms: u64) -> Option<Mono> {
         Some(self.since? + Duration::from_millis(silence_ms))
+    }
+
+    /// The proxy: whether it is up, and has brought nothing for so long.
+    fn is_silent_since(&self, now: Mono, silence_ms: u64) -> bool {
+        self.up && self.deadline(silence_ms).is_some_and(|at| at <= now)
     }
 }
 
@@ -279,6 +285,7 @@ impl Machine for Session {
             Input::Reply { request, body } => self.reply(now, request, &body, out),
             Input::ProxyUp => {
                 let again = self.proxy.up();
+                self.proxy.since = Some(now.mono);
                 self.compare_all(now, again, out);
             }
             Input::ProxyDown => self.proxy.down(now.mono),

@@ -7,7 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use dsv2_core::{
-    ChannelName, Clock, Event, EventBody, EventId, Feed, MessageId, OrderKey, Origin, Position, ServerName, Topic, UserName,
+    ChannelName, Clock, Event, EventBody, EventId, Feed, MessageId, OrderKey, Origin, Position, ServerName, Topic,
+    UserName,
 };
 
 /// The fold of all events held.

@@ -128,7 +128,8 @@ fn a_clock_that_is_an_hour_off_moves_nobody() {
     for round in 0..rounds() {
         net.take();
         net.reports.clear();
-        net.run_ms(30_000);
+        // A little more than the period, since the coordinator's clock is slow.
+        net.run_ms(30_010);
         check_bound(&net, &NAMES[..4]).unwrap_or_else(|error| panic!("round {round}: {error}"));
         let report = net.reports.first().expect("a round every thirty seconds");
         let eco = report.clocks.iter().find(|clock| clock.name.as_str() == "eco").expect("it answers");
@@ -143,6 +144,7 @@ fn a_clock_that_is_an_hour_off_moves_nobody() {
         spread_us = spread_us.max(walls.clone().max().unwrap_or(0) - walls.min().unwrap_or(0));
     }
     // Round trips of at most 6 ms: half of one for each of two. 2ρ·t for 30 s: 6 ms. A plain mean would move 720 s.
+    println!("{spread_us} us apart at most, moved by {moved_us} us at most");
     assert!(spread_us <= 12_000, "{spread_us} us apart");
     assert!(moved_us <= 12_000, "moved by {moved_us} us");
 }

@@ -8,7 +8,7 @@ use dsv2_core::{
     Request, RequestBody, Timestamp, Wall,
 };
 use dsv2_sync::session::{
-    Answer, CallOptions, Command, Cursor, Delivery, Effect, Input, ResumePoint, Session, SessionConfig,
+    Answer, CallOptions, Command, Cursor, Delivery, Effect, Input, Order, ResumePoint, Session, SessionConfig,
 };
 
 struct Rig {
@@ -43,7 +43,11 @@ impl Rig {
     }
 
     fn subscribe(&mut self, cursor: Cursor) {
-        let command = Command::Subscribe { feeds: vec![dev()], cursor };
+        self.subscribe_in(cursor, Order::Arrival);
+    }
+
+    fn subscribe_in(&mut self, cursor: Cursor, order: Order) {
+        let command = Command::Subscribe { feeds: vec![dev()], cursor, order };
         self.step(Input::Call { token: 1, command, options: CallOptions::default() });
         assert!(self.out.iter().any(|effect| matches!(effect, Effect::Listen(topic) if topic == "dev")));
     }
@@ -95,6 +99,13 @@ impl Rig {
         self.reply(request, ReplyBody::History(page));
     }
 
+    /// A page of a server that knows everything up to a logical time to be final.
+    fn stable_page(&mut self, request: u64, events: &[Publication], next: &[(&str, u64)], more: bool, stable: u64) {
+        let (next, heads) = (position(next), position(next));
+        let page = HistoryPage { events: events.to_vec(), next, heads, more, stable: Clock::new(stable) };
+        self.reply(request, ReplyBody::History(page));
+    }
+
     /// Answers whatever is asked as a server that holds nothing beyond what was delivered.
     fn answer_idle(&mut self, heads: &[(&str, u64)]) {
         for (request, query) in self.queries() {
@@ -142,6 +153,7 @@ impl Rig {
                 Delivery::Gap { missing, .. } => format!("[gap {}]", missing.as_ref().map_or(0, |event| event.seq)),
                 Delivery::Recovered { messages, .. } => format!("[recovered {messages}]"),
                 Delivery::Reconnected => "[reconnected]".to_owned(),
+                Delivery::Stalled { stable, .. } => format!("[stalled at {stable}]"),
                 other => panic!("{other:?}"),
             }));
         }
@@ -496,4 +508,94 @@ fn unsubscribing_ends_everything() {
     rig.pass(20_000);
     assert!(rig.delivered().is_empty() && rig.queries().is_empty());
     assert_eq!(rig.session.deadline(), None);
+}
+
+#[test]
+fn in_stable_order_only_what_is_final_is_delivered() {
+    let mut rig = Rig::new(SessionConfig::default());
+    rig.subscribe_in(Cursor::Beginning, Order::Stable);
+    let request = rig.query().0;
+    let page = [publication("s2", 1, 0), publication("s1", 2, 0), publication("s2", 3, 1)];
+    rig.stable_page(request, &page, &[("s1", 2), ("s2", 3)], false, 2);
+    assert!(rig.established());
+    assert_eq!(rig.delivered(), ["s2.1", "s1.2"]);
+    assert_eq!(rig.point.get(&dev()), Some(position(&[("s1", 2), ("s2", 1)])), "what waits is not passed");
+    // A live publication is a hint, and nothing else.
+    rig.live(&publication("s1", 5, 2));
+    assert!(rig.delivered().is_empty());
+    rig.pass(250);
+    let (request, query) = rig.query();
+    assert_eq!(query.span, HistorySpan::After(position(&[("s1", 2), ("s2", 1)])));
+    rig.stable_page(request, &page[2..], &[("s1", 2), ("s2", 3)], true, 9);
+    assert_eq!(rig.delivered(), ["s2.3"]);
+    let request = rig.query().0;
+    rig.stable_page(request, &[publication("s1", 5, 2)], &[("s1", 5), ("s2", 3)], false, 9);
+    assert_eq!(rig.delivered(), ["s1.5"]);
+    assert!(rig.queries().is_empty());
+}
+
+#[test]
+fn a_stable_order_that_stalls_says_so_once() {
+    let mut rig = Rig::new(SessionConfig::default());
+    rig.subscribe_in(Cursor::Beginning, Order::Stable);
+    let mut told = Vec::new();
+    for _ in 0..60 {
+        for (request, _) in rig.queries() {
+            rig.stable_page(request, &[publication("s1", 5, 0)], &[("s1", 5)], false, 4);
+        }
+        told.extend(rig.delivered());
+        rig.pass(250);
+    }
+    assert_eq!(told, ["[stalled at 4]"]);
+    let request = rig.query().0;
+    rig.stable_page(request, &[publication("s1", 5, 0)], &[("s1", 5)], false, 5);
+    assert_eq!(rig.delivered(), ["s1.5"]);
+    // Without voters there is no such order.
+    for cursor in [Cursor::Beginning, Cursor::Last] {
+        let mut rig = Rig::new(SessionConfig::default());
+        rig.subscribe_in(cursor, Order::Stable);
+        let request = rig.query().0;
+        rig.page(request, &[], &[], &[], false);
+        assert_eq!(rig.failure(), Some(Code::BadField));
+    }
+}
+
+#[test]
+fn a_full_consumer_of_a_stable_order_is_served_as_soon_as_it_has_room() {
+    let mut rig = Rig::new(SessionConfig { window: 2, ..SessionConfig::default() });
+    rig.subscribe_in(Cursor::Beginning, Order::Stable);
+    let mut next = 1;
+    let mut got = Vec::new();
+    for _ in 0..10 {
+        for (request, query) in rig.queries() {
+            let HistorySpan::After(after) = query.span else { panic!("{query:?}") };
+            next = after.get(&event("s1", 1).origin) + 1;
+            let page: Vec<_> = (next..next + query.limit).map(|seq| publication("s1", seq, seq - 1)).collect();
+            rig.stable_page(request, &page, &[("s1", next + query.limit - 1)], true, 1_000);
+        }
+        got.extend(rig.delivered());
+        rig.consumed(2);
+    }
+    assert!(next > 15, "{next}");
+    assert_eq!(got, (1..=got.len()).map(|seq| format!("s1.{seq}")).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_proxy_that_is_up_and_brings_nothing_is_given_up() {
+    let mut rig = Rig::following();
+    let mut reconnects = 0;
+    for seq in 2..20 {
+        rig.pass(1_000);
+        for (request, query) in rig.queries() {
+            let HistorySpan::After(after) = query.span else { panic!("{query:?}") };
+            let from = after.get(&event("s1", 1).origin) + 1;
+            let to = (from + query.limit - 1).min(seq);
+            let page: Vec<_> = (from..=to).map(|seq| publication("s1", seq, seq - 1)).collect();
+            rig.page(request, &page, &[("s1", to)], &[("s1", seq)], to < seq);
+        }
+        reconnects += rig.out.iter().filter(|effect| matches!(effect, Effect::Reconnect(Side::Proxy))).count();
+        rig.out.retain(|effect| !matches!(effect, Effect::Reconnect(_)));
+        rig.delivered();
+    }
+    assert!((1..=3).contains(&reconnects), "{reconnects}");
 }

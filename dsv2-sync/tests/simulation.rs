@@ -28,7 +28,12 @@ fn no_promise_is_broken() {
     println!("{total:#?}");
     // A campaign in which nothing went wrong proves nothing.
     let runs = seeds();
-    assert!(total.acknowledged >= 20 * runs && total.crashes >= runs / 2 && total.partitions >= runs / 4 && total.repairs >= runs / 4);
+    assert!(
+        total.acknowledged >= 20 * runs
+            && total.crashes >= runs / 2
+            && total.partitions >= runs / 4
+            && total.repairs >= runs / 4
+    );
 }
 
 #[test]

@@ -166,7 +166,9 @@ fn echo_server(server: &zmq::Socket) {
         server.recv(&mut frame, 0).expect("recv");
         let more = frame.get_more();
         let over = !more && frame.first() == Some(&b'!');
-        server.send(std::mem::replace(&mut frame, zmq::Message::new()), if more { zmq::SNDMORE } else { 0 }).expect("send");
+        server
+            .send(std::mem::replace(&mut frame, zmq::Message::new()), if more { zmq::SNDMORE } else { 0 })
+            .expect("send");
         if over {
             // The context ends only when this socket is closed and its last reply has left.
             server.set_linger(1000).expect("linger");

@@ -97,9 +97,7 @@ pub(crate) fn serve(what: &str) {
         _ => tokio::runtime::Builder::new_multi_thread(),
     };
     let runtime = builder.enable_all().build().expect("runtime");
-    runtime.block_on(async {
-        if role == "proxy" { serve_proxy().await } else { serve_broker().await }
-    });
+    runtime.block_on(async { if role == "proxy" { serve_proxy().await } else { serve_broker().await } });
 }
 
 async fn serve_proxy() {
@@ -118,7 +116,11 @@ async fn serve_proxy() {
 }
 
 async fn serve_broker() {
-    let config = BrokerConfig { clients: vec![Endpoint::loopback()], servers: vec![Endpoint::loopback()], ..BrokerConfig::default() };
+    let config = BrokerConfig {
+        clients: vec![Endpoint::loopback()],
+        servers: vec![Endpoint::loopback()],
+        ..BrokerConfig::default()
+    };
     let broker = Broker::bind(config, Arc::new(EmptyRefuser)).await.expect("bind");
     let input = broker.server_endpoints().next().expect("bound").to_string();
     let output = broker.client_endpoints().next().expect("bound").to_string();

@@ -52,7 +52,8 @@ struct Counts {
 impl Checker {
     pub(super) fn new(name: String, run: Run) -> Result<Self, Error> {
         // Up to a minute, in steps of a thousandth.
-        let histogram = || Histogram::new_with_bounds(1, 60_000_000, 3).map_err(|error| Error::Failed(error.to_string()));
+        let histogram =
+            || Histogram::new_with_bounds(1, 60_000_000, 3).map_err(|error| Error::Failed(error.to_string()));
         Ok(Self {
             name,
             run,
@@ -136,7 +137,9 @@ impl Checker {
 
     pub(super) fn progress(&self) -> String {
         let Counts { acknowledged, received, duplicates, gaps, out_of_order, .. } = self.counts;
-        format!("{acknowledged} acknowledged, {received} received, {duplicates} duplicates, {gaps} gaps, {out_of_order} out of order")
+        format!(
+            "{acknowledged} acknowledged, {received} received, {duplicates} duplicates, {gaps} gaps, {out_of_order} out of order"
+        )
     }
 
     pub(super) fn summary(&self, plan: &BotPlan, publishing_for: Duration) -> Summary {

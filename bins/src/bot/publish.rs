@@ -71,7 +71,11 @@ impl Mark {
         let (head, rest) = text.strip_prefix('#')?.split_once(" @")?;
         let (run, number) = head.split_once('-')?;
         let sent = rest.split_once(' ').map_or(rest, |(sent, _)| sent);
-        Some(Self { run: u32::from_str_radix(run, 16).ok()?, number: number.parse().ok()?, sent_us: sent.parse().ok()? })
+        Some(Self {
+            run: u32::from_str_radix(run, 16).ok()?,
+            number: number.parse().ok()?,
+            sent_us: sent.parse().ok()?,
+        })
     }
 }
 
@@ -83,7 +87,12 @@ pub(super) struct Run {
 }
 
 /// Begins to publish. The facts end once every publication has its fate.
-pub(super) fn start(client: Client, run: Run, plan: BotPlan, shutdown: Shutdown) -> (AbortHandle, mpsc::Receiver<Fact>) {
+pub(super) fn start(
+    client: Client,
+    run: Run,
+    plan: BotPlan,
+    shutdown: Shutdown,
+) -> (AbortHandle, mpsc::Receiver<Fact>) {
     let (facts, receiver) = mpsc::channel(FACTS);
     let task = tokio::spawn(async move {
         if let Err(error) = publish(client, run, plan, shutdown, facts).await {
@@ -93,9 +102,19 @@ pub(super) fn start(client: Client, run: Run, plan: BotPlan, shutdown: Shutdown)
     (task.abort_handle(), receiver)
 }
 
-async fn publish(client: Client, run: Run, plan: BotPlan, mut shutdown: Shutdown, facts: mpsc::Sender<Fact>) -> Result<(), Error> {
+async fn publish(
+    client: Client,
+    run: Run,
+    plan: BotPlan,
+    mut shutdown: Shutdown,
+    facts: mpsc::Sender<Fact>,
+) -> Result<(), Error> {
     let room = Arc::new(Semaphore::new(plan.in_flight.max(1)));
-    let period = if plan.rate > 0.0 { Duration::try_from_secs_f64(1.0 / plan.rate).unwrap_or(Duration::MAX) } else { Duration::ZERO };
+    let period = if plan.rate > 0.0 {
+        Duration::try_from_secs_f64(1.0 / plan.rate).unwrap_or(Duration::MAX)
+    } else {
+        Duration::ZERO
+    };
     let mut numbers = vec![0_u64; plan.channels.len()];
     let mut due = Instant::now();
     let mut published = 0;

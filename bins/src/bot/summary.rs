@@ -72,7 +72,14 @@ impl Latency {
 
     fn people(self) -> String {
         let ms = |us: u64| us as f64 / 1_000.0;
-        format!("{:.1} {:.1} {:.1} {:.1} {:.1} ms", ms(self.p50), ms(self.p90), ms(self.p99), ms(self.p999), ms(self.max))
+        format!(
+            "{:.1} {:.1} {:.1} {:.1} {:.1} ms",
+            ms(self.p50),
+            ms(self.p90),
+            ms(self.p99),
+            ms(self.p999),
+            ms(self.max)
+        )
     }
 }
 
@@ -86,15 +93,22 @@ impl Summary {
     /// What did not pass.
     #[must_use]
     pub fn complaints(&self) -> String {
-        let all = [(self.lost, "lost"), (self.duplicates, "duplicates"), (self.out_of_order, "out of order"), (self.gaps, "gaps")];
-        let found: Vec<String> = all.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
+        let all = [
+            (self.lost, "lost"),
+            (self.duplicates, "duplicates"),
+            (self.out_of_order, "out of order"),
+            (self.gaps, "gaps"),
+        ];
+        let found: Vec<String> =
+            all.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
         found.join(", ")
     }
 
     /// A few lines for people.
     #[must_use]
     pub fn people(&self) -> String {
-        let verdict = if self.is_sound() { "no duplicate, no gap, in order, nothing lost".to_owned() } else { self.complaints() };
+        let verdict =
+            if self.is_sound() { "no duplicate, no gap, in order, nothing lost".to_owned() } else { self.complaints() };
         format!(
             "{name} in {channels}: {verdict}\n\
              \x20 published  {published}: {acknowledged} acknowledged, {unknown} unknown, {rejected} rejected, in {seconds:.1} s: {rate:.1} a second\n\

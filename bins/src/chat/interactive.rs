@@ -102,6 +102,9 @@ impl Chat<'_> {
     }
 
     fn arrived(&mut self, delivery: &Delivery) -> Result<(), Error> {
+        if let Delivery::Message(message) = delivery {
+            self.meet(message.author());
+        }
         let text = self.view.delivery(delivery)?;
         self.show(&text)
     }
@@ -171,7 +174,10 @@ impl Chat<'_> {
             Line::Status => {
                 let report = self.client.status().await?;
                 let leader = report.coordinator.as_ref().map_or("nobody", |name| name.as_str());
-                let text = format!("{} answers; {leader} coordinates; {} users, {} channels", report.name, report.users, report.channels);
+                let text = format!(
+                    "{} answers; {leader} coordinates; {} users, {} channels",
+                    report.name, report.users, report.channels
+                );
                 self.note(&text)
             }
             Line::Help => self.note(&help()),
@@ -246,6 +252,14 @@ impl Chat<'_> {
         let mut names = self.terminal.names.write().unwrap_or_else(PoisonError::into_inner);
         (names.users, names.channels) = (users, channels);
         Ok(())
+    }
+
+    /// Who writes can be completed from then on.
+    fn meet(&self, author: &str) {
+        if !self.names(|names| names.users.iter().any(|user| user == author)) {
+            let mut names = self.terminal.names.write().unwrap_or_else(PoisonError::into_inner);
+            names.users.push(author.to_owned());
+        }
     }
 
     fn names<T>(&self, of: impl FnOnce(&super::line::Names) -> T) -> T {

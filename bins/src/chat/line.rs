@@ -99,9 +99,13 @@ impl Line {
 /// The commands, for people.
 pub(super) fn help() -> String {
     let width = COMMANDS.iter().map(|(command, arguments, _)| command.len() + 1 + arguments.len()).max().unwrap_or(0);
-    let lines = COMMANDS.iter().map(|(command, arguments, what)| format!("{:<width$}  {what}", format!("{command} {arguments}")));
+    let lines = COMMANDS
+        .iter()
+        .map(|(command, arguments, what)| format!("{:<width$}  {what}", format!("{command} {arguments}")));
     let mut text: Vec<String> = lines.collect();
-    text.push("Any other line is written where you are; a text that starts with a slash is written with two.".to_owned());
+    text.push(
+        "Any other line is written where you are; a text that starts with a slash is written with two.".to_owned(),
+    );
     text.join("\n")
 }
 
@@ -142,7 +146,9 @@ pub(super) struct Names {
 /// What the word that ends at `position` may become: where it starts, and its completions.
 pub(super) fn complete(line: &str, position: usize, names: &Names) -> (usize, Vec<String>) {
     let before = line.get(..position).unwrap_or(line);
-    let start = before.rfind(char::is_whitespace).map_or(0, |space| space + before[space..].chars().next().map_or(1, char::len_utf8));
+    let start = before
+        .rfind(char::is_whitespace)
+        .map_or(0, |space| space + before[space..].chars().next().map_or(1, char::len_utf8));
     let word = &before[start..];
     if start == 0 && word.starts_with('/') {
         let commands = COMMANDS.iter().map(|(command, ..)| format!("{command} "));
@@ -162,7 +168,7 @@ pub(super) fn complete(line: &str, position: usize, names: &Names) -> (usize, Ve
     found.sort_unstable();
     found.dedup();
     let sign = sign.map(String::from).unwrap_or_default();
-    (start, found.into_iter().map(|name| format!("{sign}{name}")).collect())
+    (start, found.into_iter().map(|name| format!("{sign}{name} ")).collect())
 }
 
 #[cfg(test)]
@@ -198,9 +204,9 @@ mod tests {
         let names = Names { users: vec!["ana".into(), "bob".into()], channels: vec!["art".into(), "dev".into()] };
         let complete = |line: &str| complete(line, line.len(), &names);
         assert_eq!(complete("/j"), (0, vec!["/join ".into()]));
-        assert_eq!(complete("/msg a"), (5, vec!["ana".into()]));
-        assert_eq!(complete("/join a"), (6, vec!["art".into()]));
-        assert_eq!(complete("olá @b"), (5, vec!["@bob".into()]));
-        assert_eq!(complete("a"), (0, vec!["ana".into(), "art".into()]));
+        assert_eq!(complete("/msg a"), (5, vec!["ana ".into()]));
+        assert_eq!(complete("/join a"), (6, vec!["art ".into()]));
+        assert_eq!(complete("olá @b"), (5, vec!["@bob ".into()]));
+        assert_eq!(complete("a"), (0, vec!["ana ".into(), "art ".into()]));
     }
 }

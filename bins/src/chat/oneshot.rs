@@ -25,9 +25,9 @@ pub(super) async fn run(client: &Client, args: &ClientArgs, command: &Command, v
             let receipt = client.channel(channel).publish(text.join(" ")).await?;
             output::line(&view.written("publish", &format!("published in {channel}"), Some(&receipt))?)
         }
-        Command::Message { user, text } => {
-            let receipt = client.message(user, text.join(" ")).await?;
-            output::line(&view.written("message", &format!("sent to {user}"), Some(&receipt))?)
+        Command::Message { to, text } => {
+            let receipt = client.message(to, text.join(" ")).await?;
+            output::line(&view.written("message", &format!("sent to {to}"), Some(&receipt))?)
         }
         Command::Tail { channels, from, count } => tail(client, channels, *from, *count, view).await,
         Command::History { topic, limit } => {
@@ -44,7 +44,13 @@ fn names(view: View, kind: &str, names: &[String]) -> Result<(), Error> {
     output::line(&view.names(kind, names)?)
 }
 
-async fn tail(client: &Client, channels: &[ChannelName], from: From, count: Option<u64>, view: View) -> Result<(), Error> {
+async fn tail(
+    client: &Client,
+    channels: &[ChannelName],
+    from: From,
+    count: Option<u64>,
+    view: View,
+) -> Result<(), Error> {
     let mut left = count;
     if left == Some(0) {
         return Ok(());
@@ -53,7 +59,9 @@ async fn tail(client: &Client, channels: &[ChannelName], from: From, count: Opti
         // A server of the family may have names that are none here; they cannot be followed.
         let all: Vec<ChannelName> = client.channels().await?.iter().filter_map(|name| name.parse().ok()).collect();
         if all.is_empty() && client.user().is_none() {
-            return Err(Error::Usage("there is nothing to follow: no channel exists, and no --user is given".to_owned()));
+            return Err(Error::Usage(
+                "there is nothing to follow: no channel exists, and no --user is given".to_owned(),
+            ));
         }
         let subscribe = client.subscribe(all);
         if client.user().is_some() { subscribe.and_inbox() } else { subscribe }
@@ -93,7 +101,10 @@ pub(super) fn subject(client: &Client, topic: &str) -> Result<History, Error> {
 }
 
 /// The newest so many messages, oldest first. Reads page by page, backwards.
-pub(super) async fn newest(history: impl Fn() -> Result<History, Error>, limit: u64) -> Result<Vec<Publication>, Error> {
+pub(super) async fn newest(
+    history: impl Fn() -> Result<History, Error>,
+    limit: u64,
+) -> Result<Vec<Publication>, Error> {
     let mut pages: Vec<Vec<Publication>> = Vec::new();
     let (mut left, mut before) = (limit, None);
     while left > 0 {

@@ -47,9 +47,9 @@ pub(super) enum Printer {
 impl Printer {
     pub(super) fn show(&mut self, text: &str) -> Result<(), Error> {
         match self {
-            Self::Above(printer) => {
-                printer.print(format!("{text}\n")).map_err(|error| Error::Failed(format!("the terminal cannot be written to: {error}")))
-            }
+            Self::Above(printer) => printer
+                .print(format!("{text}\n"))
+                .map_err(|error| Error::Failed(format!("the terminal cannot be written to: {error}"))),
             Self::Plain => output::line(text),
         }
     }

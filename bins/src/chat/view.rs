@@ -33,7 +33,11 @@ impl View {
             Delivery::Message(message) => self.message(&message.publication),
             Delivery::Gap { topic: feed, missing, .. } => {
                 let missing = missing.as_ref().map(ToString::to_string);
-                let people = format!("! {} has a gap{}", topic(feed), missing.as_ref().map_or(String::new(), |id| format!(" up to {id}")));
+                let people = format!(
+                    "! {} has a gap{}",
+                    topic(feed),
+                    missing.as_ref().map_or(String::new(), |id| format!(" up to {id}"))
+                );
                 self.either(|| people, || json!({"type": "gap", "topic": topic(feed), "missing": missing}))
             }
             Delivery::Recovered { topic: feed, messages } => self.either(
@@ -160,7 +164,11 @@ mod tests {
 
     fn publication() -> Publication {
         Publication {
-            body: PublicationBody::Channel { user: "a\u{7}na".into(), channel: Some("dev".parse().expect("a name")), message: "oi\n".into() },
+            body: PublicationBody::Channel {
+                user: "a\u{7}na".into(),
+                channel: Some("dev".parse().expect("a name")),
+                message: "oi\n".into(),
+            },
             timestamp: Some(Timestamp { ms: 1_795_407_353_924 }),
             clock: None,
             id: None,
@@ -171,7 +179,7 @@ mod tests {
 
     #[test]
     fn people_see_a_clean_line_and_programs_the_text_itself() -> Result<(), Box<dyn std::error::Error>> {
-        assert_eq!(View { json: false }.message(&publication())?, "03:35:53 #dev a\\u{7}na: oi\\n");
+        assert_eq!(View { json: false }.message(&publication())?, "04:15:53 #dev a\\u{7}na: oi\\n");
         let object: Value = serde_json::from_str(&View { json: true }.message(&publication())?)?;
         let expected = json!({"type": "message", "private": false, "user": "a\u{7}na", "channel": "dev", "message": "oi\n", "timestamp": 1_795_407_353_924_u64});
         assert_eq!(object, expected);

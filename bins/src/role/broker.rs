@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use clap::Parser;
 use dsv2_net::Endpoint;
-use dsv2_net::engine::{Broker, BrokerConfig};
 use dsv2_net::EnvelopeRefuser;
+use dsv2_net::engine::{Broker, BrokerConfig};
 
 use super::{list, ready};
 use crate::args::{Common, Part, Place};

@@ -44,7 +44,10 @@ pub async fn proxy(args: ProxyArgs) -> Result<(), Error> {
     let mut shutdown = Shutdown::install()?;
     let config = ProxyConfig { publishers: vec![publishers], subscribers: vec![subscribers], ..ProxyConfig::default() };
     let proxy = Proxy::bind(config).await?;
-    ready("proxy", &[("publishers", list(proxy.publisher_endpoints())), ("subscribers", list(proxy.subscriber_endpoints()))])?;
+    ready(
+        "proxy",
+        &[("publishers", list(proxy.publisher_endpoints())), ("subscribers", list(proxy.subscriber_endpoints()))],
+    )?;
     let report = proxy.run(shutdown.wait()).await;
     tracing::info!(?report, "ended");
     Ok(())

@@ -102,8 +102,10 @@ impl ServerArgs {
 }
 
 fn host_name() -> Result<ServerName, Error> {
-    let name = host::name().ok_or_else(|| Error::Usage("this host has no name: give the server one with --name".to_owned()))?;
-    ServerName::new(&name).map_err(|why| Error::Usage(format!("this host's name {name:?} {why}: give the server one with --name")))
+    let name = host::name()
+        .ok_or_else(|| Error::Usage("this host has no name: give the server one with --name".to_owned()))?;
+    ServerName::new(&name)
+        .map_err(|why| Error::Usage(format!("this host's name {name:?} {why}: give the server one with --name")))
 }
 
 /// Runs it until the process is asked to end.

@@ -155,7 +155,13 @@ impl<'a> Writer<'a> {
     }
 
     /// A message's users and channel must exist before it.
-    fn mention<K>(&mut self, is_user: bool, name: &Name<K>, body: impl Fn() -> EventBody, timestamp: Timestamp) -> Result<(), Error> {
+    fn mention<K>(
+        &mut self,
+        is_user: bool,
+        name: &Name<K>,
+        body: impl Fn() -> EventBody,
+        timestamp: Timestamp,
+    ) -> Result<(), Error> {
         if !self.names.insert((is_user, name.as_str().to_owned())) {
             return Ok(());
         }
@@ -169,7 +175,8 @@ impl<'a> Writer<'a> {
         self.clock = honest.max(self.clock.plus(1));
         let id = EventId { origin: self.origin.clone(), seq: self.seq };
         let key = IdempotencyKey::new(&format!("import/{id}"));
-        let key = key.or_else(|_| IdempotencyKey::new(&format!("import/{:016x}#{}", self.origin.incarnation, self.seq)));
+        let key =
+            key.or_else(|_| IdempotencyKey::new(&format!("import/{:016x}#{}", self.origin.incarnation, self.seq)));
         let message_id = MessageId::Key(key.map_err(|why| Error::Failed(why.to_string()))?);
         let prev = body.topic().and_then(|topic| self.last_on.insert(topic, id.clone()));
         self.batch.push(Event { id, clock: self.clock, prev, message_id, timestamp, body });

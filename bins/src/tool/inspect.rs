@@ -43,7 +43,8 @@ pub(super) fn inspect(args: &InspectArgs) -> Result<(), Error> {
 
 /// The directory itself, or those below it that are data directories of servers.
 fn stores(dir: &Path) -> Result<Vec<PathBuf>, Error> {
-    let is_store = |dir: &Path| ["meta.json", "manifest.json", "users.json"].iter().any(|file| dir.join(file).is_file());
+    let is_store =
+        |dir: &Path| ["meta.json", "manifest.json", "users.json"].iter().any(|file| dir.join(file).is_file());
     let unusable = |error: std::io::Error| Error::Store(format!("{} cannot be read: {error}", dir.display()));
     if is_store(dir) {
         return Ok(vec![dir.to_owned()]);
@@ -57,20 +58,31 @@ fn stores(dir: &Path) -> Result<Vec<PathBuf>, Error> {
     }
     found.sort();
     if found.is_empty() {
-        return Err(Error::Store(format!("{} is no data directory: there is no meta.json in it, nor one level below", dir.display())));
+        return Err(Error::Store(format!(
+            "{} is no data directory: there is no meta.json in it, nor one level below",
+            dir.display()
+        )));
     }
     Ok(found)
 }
 
 fn object(dir: &Path, found: &Inspection) -> Value {
-    let files: Vec<Value> = found.files.iter().map(|file| {
-        json!({
-            "path": file.path, "bytes": file.bytes, "lines": file.lines, "first_index": file.indices.0,
-            "last_index": file.indices.1, "cut_bytes": file.cut_bytes, "damaged_bytes": file.damaged_bytes,
+    let files: Vec<Value> = found
+        .files
+        .iter()
+        .map(|file| {
+            json!({
+                "path": file.path, "bytes": file.bytes, "lines": file.lines, "first_index": file.indices.0,
+                "last_index": file.indices.1, "cut_bytes": file.cut_bytes, "damaged_bytes": file.damaged_bytes,
+            })
         })
-    }).collect();
-    let origins: Vec<Value> = found.origins.iter().map(|origin| json!({"origin": origin.origin.to_string(), "held": origin.held})).collect();
-    let missing: Vec<Value> = found.recovery.missing.iter()
+        .collect();
+    let origins: Vec<Value> =
+        found.origins.iter().map(|origin| json!({"origin": origin.origin.to_string(), "held": origin.held})).collect();
+    let missing: Vec<Value> = found
+        .recovery
+        .missing
+        .iter()
         .map(|missing| json!({"origin": missing.origin.to_string(), "first": missing.first, "last": missing.last}))
         .collect();
     let mut object = json!({

@@ -96,7 +96,9 @@ fn campaign(seeds: Seeds, json: bool) -> Result<(), Error> {
     }
     match broken.first() {
         None => Ok(()),
-        Some(seed) => Err(Error::Check(format!("{} seeds broke a promise; see `dsv2 sim replay --seed {seed}`", broken.len()))),
+        Some(seed) => {
+            Err(Error::Check(format!("{} seeds broke a promise; see `dsv2 sim replay --seed {seed}`", broken.len())))
+        }
     }
 }
 
@@ -109,7 +111,11 @@ fn replay(seed: u64, json: bool) -> Result<(), Error> {
         output::line(&format!("{config:#?}\n\n{}", figures(&report)))?;
         report.violations.iter().try_for_each(|violation| output::line(&format!("BROKEN    {violation}")))?;
     }
-    if report.violations.is_empty() { Ok(()) } else { Err(Error::Check(format!("seed {seed} broke {} promises", report.violations.len()))) }
+    if report.violations.is_empty() {
+        Ok(())
+    } else {
+        Err(Error::Check(format!("seed {seed} broke {} promises", report.violations.len())))
+    }
 }
 
 fn add(total: &mut SimReport, one: &SimReport) {
@@ -142,19 +148,22 @@ fn rows(report: &SimReport) -> [(&'static str, u64); 10] {
 }
 
 fn figures(report: &SimReport) -> String {
-    let rows: Vec<Vec<String>> = rows(report).iter().map(|(name, value)| vec![(*name).to_owned(), value.to_string()]).collect();
+    let rows: Vec<Vec<String>> =
+        rows(report).iter().map(|(name, value)| vec![(*name).to_owned(), value.to_string()]).collect();
     output::table(&["seed", &report.seed.to_string()], &rows) + &format!("\ntrace         {:016x}", report.trace_hash)
 }
 
 fn table(total: &SimReport, seeds: Seeds, broken: &[u64]) -> String {
-    let mut rows: Vec<Vec<String>> = rows(total).iter().map(|(name, value)| vec![(*name).to_owned(), value.to_string()]).collect();
+    let mut rows: Vec<Vec<String>> =
+        rows(total).iter().map(|(name, value)| vec![(*name).to_owned(), value.to_string()]).collect();
     let broken: Vec<String> = broken.iter().map(ToString::to_string).collect();
     rows.push(vec!["broken".to_owned(), if broken.is_empty() { "none".to_owned() } else { broken.join(", ") }]);
     output::table(&["seeds", &format!("{}..{}", seeds.first, seeds.last)], &rows)
 }
 
 fn object(report: &SimReport) -> Value {
-    let mut object = json!({"seed": report.seed, "trace": format!("{:016x}", report.trace_hash), "violations": report.violations});
+    let mut object =
+        json!({"seed": report.seed, "trace": format!("{:016x}", report.trace_hash), "violations": report.violations});
     if let Some(fields) = object.as_object_mut() {
         fields.extend(rows(report).iter().map(|&(name, value)| (name.to_owned(), value.into())));
     }

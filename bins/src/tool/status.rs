@@ -40,7 +40,8 @@ pub(super) async fn status(args: StatusArgs) -> Result<(), Error> {
     let reports = gather(&broker, Duration::from_secs(args.timeout)).await?;
     if args.json {
         let servers: Vec<_> = reports.values().filter_map(|report| report.as_ref().ok()).collect();
-        let unreachable: BTreeMap<_, _> = reports.iter().filter_map(|(name, report)| Some((name, report.as_ref().err()?))).collect();
+        let unreachable: BTreeMap<_, _> =
+            reports.iter().filter_map(|(name, report)| Some((name, report.as_ref().err()?))).collect();
         output::object(&json!({"servers": servers, "unreachable": unreachable}))?;
     } else {
         output::line(&people(&reports))?;
@@ -114,7 +115,9 @@ fn people(reports: &Reports) -> String {
             report.peers.iter().filter(|peer| peer.connected).count().to_string(),
         ]);
         below.extend(report.trouble.iter().map(|trouble| format!("{name}: {trouble}")));
-        below.extend(report.conflicts.iter().map(|conflict| format!("{name}: {conflict:?} is user and channel at once")));
+        below.extend(
+            report.conflicts.iter().map(|conflict| format!("{name}: {conflict:?} is user and channel at once")),
+        );
         let vector: Vec<String> = report.position.iter().map(|(origin, seq)| format!("{origin}#{seq}")).collect();
         below.push(format!("{name} holds {}", if vector.is_empty() { "nothing".to_owned() } else { vector.join(" ") }));
     }
@@ -135,7 +138,8 @@ mod tests {
         let mut report = StatusReport::new("server1".parse()?, "00".into());
         report.ready = true;
         report.position.advance(&"server1/00000000000000ff#7".parse()?);
-        let reports = Reports::from([("server1".parse()?, Ok(report)), ("server2".parse()?, Err("nobody answered".to_owned()))]);
+        let reports =
+            Reports::from([("server1".parse()?, Ok(report)), ("server2".parse()?, Err("nobody answered".to_owned()))]);
         let text = people(&reports);
         assert!(text.contains("server1 holds server1/00000000000000ff#7"), "{text}");
         assert!(text.contains("server2: nobody answered") && text.contains("unreachable"), "{text}");

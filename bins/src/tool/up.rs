@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use clap::Args;
 use dsv2_core::Format;
-use dsv2_net::cluster::{Cluster, ClusterOptions, Endpoints, Place as ClusterPlace};
 use dsv2_net::Endpoint;
+use dsv2_net::cluster::{Cluster, ClusterOptions, Endpoints, Place as ClusterPlace};
 use dsv2_sync::election::CoordinatorRank;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -92,7 +92,8 @@ async fn serve(args: &UpArgs, endpoints: &Endpoints, mut shutdown: Shutdown) -> 
         options.format = args.serde;
         let name = bot::random_name("bot")?;
         options.user = Some(name.parse()?);
-        let plan = BotPlan { rate: args.rate, channels: vec![bot::random_channel(random::bits()?)?], ..BotPlan::default() };
+        let plan =
+            BotPlan { rate: args.rate, channels: vec![bot::random_channel(random::bits()?)?], ..BotPlan::default() };
         let shutdown = shutdown.clone();
         bots.spawn(async move { bot::run(&options, &plan, shutdown).await });
     }
@@ -113,11 +114,16 @@ async fn summaries(mut bots: JoinSet<Result<Summary, Error>>) -> Result<(), Erro
 /// Waits until every server answers, is ready, and follows a coordinator.
 async fn wait_until_ready(clients: &Endpoint, servers: usize) -> Result<(), Error> {
     let deadline = Instant::now() + READY_WITHIN;
-    let late = || Error::NoAnswer(format!("not all parts answered within {} s; the log says more", READY_WITHIN.as_secs()));
+    let late =
+        || Error::NoAnswer(format!("not all parts answered within {} s; the log says more", READY_WITHIN.as_secs()));
     loop {
         let reports = timeout_at(deadline, status::gather(clients, READY_WITHIN)).await.map_err(|_| late())?;
         if let Ok(reports) = &reports {
-            let is_ready = |report: &Result<_, String>| report.as_ref().is_ok_and(|report: &dsv2_core::StatusReport| report.ready && report.coordinator.is_some());
+            let is_ready = |report: &Result<_, String>| {
+                report
+                    .as_ref()
+                    .is_ok_and(|report: &dsv2_core::StatusReport| report.ready && report.coordinator.is_some())
+            };
             if reports.len() >= servers && reports.values().all(is_ready) {
                 return Ok(());
             }
@@ -142,7 +148,9 @@ fn ready_line(endpoints: &Endpoints) -> String {
 /// Where this process itself reaches what listens on all interfaces.
 fn local(endpoint: &Endpoint) -> Endpoint {
     match endpoint {
-        Endpoint::Tcp { host, port } if matches!(host.as_str(), "*" | "0.0.0.0" | "::") => Endpoint::tcp("127.0.0.1", *port),
+        Endpoint::Tcp { host, port } if matches!(host.as_str(), "*" | "0.0.0.0" | "::") => {
+            Endpoint::tcp("127.0.0.1", *port)
+        }
         other => other.clone(),
     }
 }

@@ -87,7 +87,9 @@ impl HistoryQuery {
             (None, Some(_)) => return Err(FieldError { field: "kind", why: "is neither channel nor user".into() }),
         };
         let span = match (loose.structure("after")?, loose.structure("before")?) {
-            (Some(_), Some(_)) => return Err(FieldError { field: "before", why: "and after exclude each other".into() }),
+            (Some(_), Some(_)) => {
+                return Err(FieldError { field: "before", why: "and after exclude each other".into() });
+            }
             (Some(position), None) => HistorySpan::After(position),
             (None, Some(key)) => HistorySpan::Before(Some(key)),
             (None, None) => HistorySpan::Before(None),
@@ -141,7 +143,8 @@ impl HistoryPage {
     /// The events of a feed as a page carries them; those without a text of their own are left out.
     #[must_use]
     pub fn publications(events: &[Event]) -> Vec<Publication> {
-        let messages = events.iter().filter(|event| matches!(event.body.kind(), EventKind::Publish | EventKind::Message));
+        let messages =
+            events.iter().filter(|event| matches!(event.body.kind(), EventKind::Publish | EventKind::Message));
         messages.filter_map(|event| Publication::of_event(event, true)).collect()
     }
 }

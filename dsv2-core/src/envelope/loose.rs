@@ -47,11 +47,55 @@ pub(super) type Field<T> = Result<T, FieldError>;
 fn is_known(key: &str) -> bool {
     matches!(
         key,
-        "user" | "channel" | "message" | "timestamp" | "clock" | "src" | "dst" | "from" | "to" | "lamport_clock"
-            | "status" | "success" | "description" | "error" | "users" | "channels" | "rank" | "list" | "time"
-            | "election" | "coordinator" | "type" | "server_id" | "id" | "session" | "request" | "level" | "position"
-            | "origin" | "seq" | "prev" | "code" | "outcome" | "address" | "node" | "epoch" | "topic" | "kind" | "with"
-            | "after" | "before" | "limit" | "events" | "next" | "heads" | "more" | "stable" | "report" | "username"
+        "user"
+            | "channel"
+            | "message"
+            | "timestamp"
+            | "clock"
+            | "src"
+            | "dst"
+            | "from"
+            | "to"
+            | "lamport_clock"
+            | "status"
+            | "success"
+            | "description"
+            | "error"
+            | "users"
+            | "channels"
+            | "rank"
+            | "list"
+            | "time"
+            | "election"
+            | "coordinator"
+            | "type"
+            | "server_id"
+            | "id"
+            | "session"
+            | "request"
+            | "level"
+            | "position"
+            | "origin"
+            | "seq"
+            | "prev"
+            | "code"
+            | "outcome"
+            | "address"
+            | "node"
+            | "epoch"
+            | "topic"
+            | "kind"
+            | "with"
+            | "after"
+            | "before"
+            | "limit"
+            | "events"
+            | "next"
+            | "heads"
+            | "more"
+            | "stable"
+            | "report"
+            | "username"
     )
 }
 
@@ -77,7 +121,12 @@ impl<'a> Loose<'a> {
 
     /// The clock, wherever the family puts it. `None` where there is none, or a `null`.
     pub(super) fn clock(&self) -> Field<Option<Clock>> {
-        let places = [self.data.get("clock"), self.root.get("clock"), self.root.get("lamport_clock"), self.data.get("lamport_clock")];
+        let places = [
+            self.data.get("clock"),
+            self.root.get("clock"),
+            self.root.get("lamport_clock"),
+            self.data.get("lamport_clock"),
+        ];
         places.into_iter().flatten().find(|value| **value != Value::Null).map(clock).transpose()
     }
 
@@ -155,7 +204,9 @@ impl<'a> Fields<'a> {
 fn integer(value: &Value<'_>) -> Option<u64> {
     match *value {
         Value::Unsigned(value) => Some(value),
-        Value::Float(value) if value >= 0.0 && value.fract() == 0.0 && value <= Clock::MAX.get() as f64 => Some(value as u64),
+        Value::Float(value) if value >= 0.0 && value.fract() == 0.0 && value <= Clock::MAX.get() as f64 => {
+            Some(value as u64)
+        }
         _ => None,
     }
 }

@@ -2,10 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::encode_flat;
 use super::loose::{Field, FieldError, Loose};
 use super::timestamp::RawTimestamp;
 use super::value::Value;
-use super::encode_flat;
 use crate::clock::Clock;
 use crate::codec::{Format, Limits};
 use crate::event::{Event, EventBody};
@@ -127,7 +127,8 @@ impl Publication {
 
     fn from_loose(loose: &Loose<'_>) -> Field<Self> {
         let message = loose.text("message")?.to_owned();
-        let author = ["src", "from", "user", "username"].into_iter().find(|field| loose.get(field).is_some()).unwrap_or("user");
+        let author =
+            ["src", "from", "user", "username"].into_iter().find(|field| loose.get(field).is_some()).unwrap_or("user");
         // The envelope's service does not tell: some programs wrap both sorts in `message`.
         let private = author == "src" || author == "from";
         let author = loose.text(author)?.to_owned();

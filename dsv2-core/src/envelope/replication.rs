@@ -135,4 +135,3 @@ impl Serialize for Written<'_> {
         data.end()
     }
 }
-

@@ -198,10 +198,12 @@ fn names(loose: &Loose<'_>, keys: &[&'static str]) -> Field<Vec<String>> {
     };
     let name = |value: &Value<'_>| match value {
         Value::Text(name) => Ok(name.clone().into_owned()),
-        Value::Map(fields) => match fields.iter().find(|(field, _)| field == "name" || field == "channel" || field == "user") {
-            Some((_, Value::Text(name))) => Ok(name.clone().into_owned()),
-            _ => Err(FieldError { field: key, why: "holds an object without a name".into() }),
-        },
+        Value::Map(fields) => {
+            match fields.iter().find(|(field, _)| field == "name" || field == "channel" || field == "user") {
+                Some((_, Value::Text(name))) => Ok(name.clone().into_owned()),
+                _ => Err(FieldError { field: key, why: "holds an object without a name".into() }),
+            }
+        }
         value => Err(FieldError { field: key, why: format!("holds {}", value.kind()).into() }),
     };
     list.iter().map(name).collect()

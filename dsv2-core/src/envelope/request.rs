@@ -176,11 +176,17 @@ impl Request {
     fn from_loose(loose: &Loose<'_>) -> Result<Self, Failure> {
         let name = loose.service.as_deref().unwrap_or("");
         let Some(service) = Service::parse(name) else {
-            let text = if name.is_empty() { "service is missing".to_owned() } else { format!("service {name:.40?} is not known") };
+            let text = if name.is_empty() {
+                "service is missing".to_owned()
+            } else {
+                format!("service {name:.40?} is not known")
+            };
             return Err(Failure::rejected(Code::UnknownService, text));
         };
         let clock = loose.clock().map_err(|why| Failure::rejected(Code::BadClock, why.to_string()))?;
-        let parts = || -> Field<_> { Ok((loose.timestamp()?, RequestExt::from_loose(loose)?, RequestBody::from_loose(service, loose)?)) };
+        let parts = || -> Field<_> {
+            Ok((loose.timestamp()?, RequestExt::from_loose(loose)?, RequestBody::from_loose(service, loose)?))
+        };
         let (timestamp, ext, body) = parts().map_err(|why| Failure::rejected(Code::BadField, why.to_string()))?;
         Ok(Self { format: loose.format, timestamp, clock, ext, body })
     }
@@ -213,8 +219,16 @@ impl RequestBody {
                 message: loose.text("message")?.to_owned(),
             },
             Service::Message => Self::Message {
-                src: if loose.get("src").is_none() && loose.get("from").is_some() { loose.name("from")? } else { loose.name("src")? },
-                dst: if loose.get("dst").is_none() && loose.get("to").is_some() { loose.name("to")? } else { loose.name("dst")? },
+                src: if loose.get("src").is_none() && loose.get("from").is_some() {
+                    loose.name("from")?
+                } else {
+                    loose.name("src")?
+                },
+                dst: if loose.get("dst").is_none() && loose.get("to").is_some() {
+                    loose.name("to")?
+                } else {
+                    loose.name("dst")?
+                },
                 message: loose.text("message")?.to_owned(),
             },
             Service::History => Self::History(HistoryQuery::from_loose(loose)?),

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dsv2_core::{Failure, Format, Level, UserName};
+use dsv2_core::{Format, Level, UserName};
 use dsv2_sync::session::{CallOptions, Command, Session, SessionConfig};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, timeout};
 
-use super::driver::{Answerer, Ask, Driver, Places};
-use super::{About, Client, ClientState, ConnectError};
+use super::driver::{Driver, Places};
+use super::{About, CallError, Client, ClientState, ConnectError};
 use crate::endpoint::{Endpoint, EndpointError};
 use crate::engine::Heartbeat;
 use crate::port::{PortLimits, Transport};
@@ -155,11 +156,8 @@ impl ClientBuilder {
         let about = Arc::new(About { user: user.clone(), message_cap_bytes: self.message_cap_bytes });
         let client = Client { asks, state, about };
         tokio::spawn(driver.run());
-        match tokio::time::timeout(self.connect_timeout, client.begin(user, self.connect_timeout)).await {
-            Ok(Ok(())) => Ok(client),
-            Ok(Err(failure)) => Err(ConnectError::Login(failure)),
-            Err(_) => Err(ConnectError::Unreachable),
-        }
+        client.begin(user, self.connect_timeout).await?;
+        Ok(client)
     }
 
     fn places(&self) -> Result<Places, ConnectError> {
@@ -180,17 +178,21 @@ impl ClientBuilder {
 
 impl Client {
     /// Waits until the client works.
-    async fn begin(&self, user: Option<UserName>, within: Duration) -> Result<(), Failure> {
+    async fn begin(&self, user: Option<UserName>, within: Duration) -> Result<(), ConnectError> {
+        let start = Instant::now();
         let mut state = self.state.clone();
-        // The task lives as long as this handle does.
-        drop(state.wait_for(|state| state.connected).await);
+        let connected = state.wait_for(|state| state.connected);
+        // An error here would say that the task has ended: it lives as long as this handle does.
+        drop(timeout(within, connected).await.map_err(|_| ConnectError::Unreachable)?);
         let Some(user) = user else { return Ok(()) };
-        let (answer, result) = oneshot::channel();
-        let options = CallOptions { timeout_ms: u64::try_from(within.as_millis()).ok(), ..CallOptions::default() };
-        let ask = Ask::Call { command: Command::Login { user }, options, answerer: Answerer::Once(answer) };
-        let ended = || Failure::rejected(dsv2_core::Code::NotReady, "the client has ended");
-        self.asks.send(ask).await.map_err(|_| ended())?;
-        result.await.map_err(|_| ended())?.map(|_| ())
+        // The session answers at the deadline at latest.
+        let left = within.saturating_sub(start.elapsed()).max(Duration::from_millis(1));
+        let options = CallOptions { timeout_ms: u64::try_from(left.as_millis()).ok(), ..CallOptions::default() };
+        match self.call(Command::Login { user }, options).await {
+            Ok(_) => Ok(()),
+            Err(CallError::Failed(failure)) => Err(ConnectError::Login(failure)),
+            Err(CallError::Closed | CallError::Lost) => Err(ConnectError::Unreachable),
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use dsv2_core::{Clock, Code, Failure, Format, Machine, RawTimestamp, Reply, ReplyBody};
+use dsv2_core::{Clock, Code, Failure, Format, Machine, Now, RawTimestamp, Reply, ReplyBody};
 use dsv2_sync::session::{Answer, CallOptions, Command, Delivery, Effect, Input, Note, Session, Side, Step};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{Instant, Sleep};
@@ -18,10 +18,10 @@ use super::{ClientState, DrainReport};
 use crate::port::{PortError, PortEvent, SendError};
 use crate::time::Clocks;
 use crate::zmtp::Message;
-use answers::Answers;
 pub(super) use answers::Answerer;
-pub(super) use places::Places;
+use answers::Answers;
 use places::Connections;
+pub(super) use places::Places;
 
 /// How many calls are taken from the queue at a time.
 const BATCH: usize = 256;
@@ -47,6 +47,8 @@ pub(super) enum Ask {
 pub(super) struct Driver {
     session: Session,
     clocks: Clocks,
+    /// Read when a turn began.
+    now: Now,
     connections: Connections,
     asks: mpsc::Receiver<Ask>,
     /// Asks taken from the queue for which there is no room yet.
@@ -71,7 +73,13 @@ struct Consuming {
     batches: mpsc::UnboundedSender<Vec<Item>>,
     consumer: Arc<Consumer>,
     batch: Vec<Item>,
-    opening: Option<(oneshot::Sender<Result<Established, Failure>>, mpsc::UnboundedReceiver<Vec<Item>>)>,
+    opening: Option<Opening>,
+}
+
+/// Until the subscription is established: who waits for it, and what it will receive from.
+struct Opening {
+    answer: oneshot::Sender<Result<Established, Failure>>,
+    batches: mpsc::UnboundedReceiver<Vec<Item>>,
 }
 
 struct Ending {
@@ -87,9 +95,11 @@ impl Driver {
         asks: mpsc::Receiver<Ask>,
         state: watch::Sender<ClientState>,
     ) -> Result<Self, PortError> {
+        let clocks = Clocks::start();
         Ok(Self {
             session,
-            clocks: Clocks::start(),
+            now: clocks.now(),
+            clocks,
             connections: Connections::open(places)?,
             asks,
             backlog: VecDeque::new(),
@@ -114,14 +124,29 @@ impl Driver {
             self.reset(sleep.as_mut());
             let takes = self.takes_asks();
             tokio::select! {
-                result = self.connections.broker.recv(&mut from_broker) => self.heard(Side::Broker, result, &mut from_broker),
-                result = self.connections.proxy.recv(&mut from_proxy) => self.heard(Side::Proxy, result, &mut from_proxy),
+                result = self.connections.broker.recv(&mut from_broker) => {
+                    self.now = self.clocks.now();
+                    self.over |= result.is_err();
+                    self.heard(Side::Broker, &mut from_broker);
+                }
+                result = self.connections.proxy.recv(&mut from_proxy) => {
+                    self.now = self.clocks.now();
+                    self.over |= result.is_err();
+                    self.heard(Side::Proxy, &mut from_proxy);
+                }
                 count = self.asks.recv_many(&mut asks, BATCH), if takes => {
+                    self.now = self.clocks.now();
                     self.over |= count == 0;
                     self.backlog.extend(asks.drain(..));
                 }
-                () = self.wake.notified() => self.tend_consumers(),
-                () = sleep.as_mut() => self.step(Input::Wake),
+                () = self.wake.notified() => {
+                    self.now = self.clocks.now();
+                    self.tend_consumers();
+                }
+                () = sleep.as_mut() => {
+                    self.now = self.clocks.now();
+                    self.step(Input::Wake);
+                }
             }
             self.take_asks();
             self.carry_out();
@@ -149,7 +174,7 @@ impl Driver {
     }
 
     fn step(&mut self, input: Input) {
-        self.session.step(self.clocks.now(), input, &mut self.effects);
+        self.session.step(self.now, input, &mut self.effects);
     }
 
     /// Hands calls to the session, as many as it accepts.
@@ -175,7 +200,7 @@ impl Driver {
                 let (batches, receiver) = mpsc::unbounded_channel();
                 let (taken, gone) = (AtomicUsize::new(0), AtomicBool::new(false));
                 let consumer = Arc::new(Consumer { taken, gone, wake: Arc::clone(&self.wake) });
-                let opening = Some((answer, receiver));
+                let opening = Some(Opening { answer, batches: receiver });
                 self.subscriptions.insert(token, Consuming { batches, consumer, batch: Vec::new(), opening });
                 self.step(Input::Call { token, command, options });
             }
@@ -186,8 +211,7 @@ impl Driver {
         }
     }
 
-    fn heard(&mut self, side: Side, result: Result<(), PortError>, events: &mut Vec<PortEvent>) {
-        self.over |= result.is_err();
+    fn heard(&mut self, side: Side, events: &mut Vec<PortEvent>) {
         for event in events.drain(..) {
             match (side, event) {
                 (Side::Broker, PortEvent::Message(message)) => self.replied(&message),
@@ -329,7 +353,7 @@ impl Driver {
 
     fn subscription_done(&mut self, token: u64, result: Result<Answer, Failure>) {
         let Some(consuming) = self.subscriptions.get_mut(&token) else { return };
-        let Some((answer, batches)) = consuming.opening.take() else { return };
+        let Some(Opening { answer, batches }) = consuming.opening.take() else { return };
         let result = match result {
             Ok(Answer::Subscribed { gapless }) => {
                 let consumer = Arc::clone(&consuming.consumer);
@@ -390,6 +414,7 @@ impl Driver {
     }
 
     async fn end(mut self) {
+        self.now = self.clocks.now();
         self.step(Input::Close);
         self.carry_out();
         self.connections.broker.drain(FAREWELL).await;

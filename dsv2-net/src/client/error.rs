@@ -205,7 +205,9 @@ impl From<CallError> for WriteError {
     fn from(error: CallError) -> Self {
         match error {
             CallError::Closed => Self::Closed,
-            CallError::Lost => Self::Unknown(Failure::unknown(Code::NotReady, "the client ended before the answer came")),
+            CallError::Lost => {
+                Self::Unknown(Failure::unknown(Code::NotReady, "the client ended before the answer came"))
+            }
             CallError::Failed(failure) => Self::of(failure),
         }
     }

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use dsv2_core::{ChannelName, EventId, Feed, NameError, Publication};
-use dsv2_sync::session::{self, CallOptions, Command, Cursor, ResumePoint, Step};
+use dsv2_core::{ChannelName, Clock, EventId, Feed, NameError, Publication};
+use dsv2_sync::session::{self, CallOptions, Command, Cursor, Order, ResumePoint, Step};
 use futures_core::Stream;
 use tokio::sync::{Notify, mpsc, oneshot};
 
@@ -31,6 +31,7 @@ pub struct Subscribe {
     client: Client,
     feeds: Result<Vec<Feed>, SubscribeError>,
     cursor: Cursor,
+    order: Order,
     options: CallOptions,
 }
 
@@ -82,6 +83,14 @@ pub enum Delivery {
     },
     /// The connection to the proxy was lost and is back. What was missed meanwhile follows.
     Reconnected,
+    /// In [`Order::Stable`]: messages wait and do not become final, because a voter is away. Told once; they follow when
+    /// it is back.
+    Stalled {
+        /// Where.
+        topic: Feed,
+        /// Up to this logical time everything is final.
+        stable: Clock,
+    },
 }
 
 /// A message that was delivered.
@@ -147,7 +156,13 @@ impl Message {
 
 impl Subscribe {
     pub(super) fn new(client: Client) -> Self {
-        Self { client, feeds: Ok(Vec::new()), cursor: Cursor::default(), options: CallOptions::default() }
+        Self {
+            client,
+            feeds: Ok(Vec::new()),
+            cursor: Cursor::default(),
+            order: Order::default(),
+            options: CallOptions::default(),
+        }
     }
 
     /// Follows these channels too.
@@ -177,6 +192,12 @@ impl Subscribe {
         self
     }
 
+    /// In which order; as they arrive if not told.
+    pub fn order(mut self, order: Order) -> Self {
+        self.order = order;
+        self
+    }
+
     /// How long it may take until it is established.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.options.timeout_ms = Some(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX));
@@ -191,7 +212,7 @@ impl Subscribe {
             Cursor::At(point) => point.restricted(&feeds),
         };
         let (answer, established) = oneshot::channel();
-        let command = Command::Subscribe { feeds, cursor: self.cursor };
+        let command = Command::Subscribe { feeds, cursor: self.cursor, order: self.order };
         let ask = Ask::Subscribe { command, options: self.options, answer };
         self.client.asks.send(ask).await.map_err(|_| SubscribeError::Closed)?;
         let established = established.await.map_err(|_| SubscribeError::Closed)?.map_err(SubscribeError::Failed)?;
@@ -270,6 +291,7 @@ impl Subscription {
             }
             session::Delivery::Gap { feed, missing } => Delivery::Gap { topic: feed, missing, position: position() },
             session::Delivery::Recovered { feed, messages } => Delivery::Recovered { topic: feed, messages },
+            session::Delivery::Stalled { feed, stable } => Delivery::Stalled { topic: feed, stable },
             _ => Delivery::Reconnected,
         }
     }

@@ -77,10 +77,13 @@ impl Write {
         };
         match (self.client.call(command, self.options).await.map_err(WriteError::from), created) {
             (Ok(Answer::Written(written)), _) => Ok(Receipt::of(written)),
-            (Ok(_), _) => Err(WriteError::Unknown(Failure::unknown(Code::Malformed, "the answer is for another question"))),
+            (Ok(_), _) => {
+                Err(WriteError::Unknown(Failure::unknown(Code::Malformed, "the answer is for another question")))
+            }
             // Some servers of the family refuse to create what exists, in words of their own.
             (Err(refused), Some(channel)) if refused.code() == Some(Code::Other) => {
-                let exists = self.client.channels().await.is_ok_and(|names| names.iter().any(|name| name == channel.as_str()));
+                let exists =
+                    self.client.channels().await.is_ok_and(|names| names.iter().any(|name| name == channel.as_str()));
                 if exists { Ok(Receipt { id: None, event: None, level: None, clock: None }) } else { Err(refused) }
             }
             (Err(error), _) => Err(error),
@@ -108,9 +111,8 @@ impl Receipt {
 
 /// A text that no server takes is not sent.
 pub(super) fn check_size(command: &Command, client: &Client) -> Result<(), WriteError> {
-    let text = match command {
-        Command::Publish { message, .. } | Command::Message { message, .. } => message,
-        _ => return Ok(()),
+    let (Command::Publish { message: text, .. } | Command::Message { message: text, .. }) = command else {
+        return Ok(());
     };
     let cap = client.about.message_cap_bytes;
     if text.len() > cap { Err(WriteError::TooLarge(text.len(), cap)) } else { Ok(()) }

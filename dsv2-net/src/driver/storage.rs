@@ -39,11 +39,15 @@ pub(crate) struct Storage {
 
 impl Storage {
     /// Starts the thread; what it has to tell arrives at the receiver.
-    pub(crate) fn start(store: Box<dyn EventStore>, name: &str) -> std::io::Result<(Self, mpsc::UnboundedReceiver<Report>)> {
+    pub(crate) fn start(
+        store: Box<dyn EventStore>,
+        name: &str,
+    ) -> std::io::Result<(Self, mpsc::UnboundedReceiver<Report>)> {
         let (commands, inbox) = sync_mpsc::channel();
         // Bounded by what the machine has under way: a report answers a command.
         let (reports, outbox) = mpsc::unbounded_channel();
-        let thread = thread::Builder::new().name(format!("store {name}")).spawn(move || run(store, &inbox, &reports))?;
+        let thread =
+            thread::Builder::new().name(format!("store {name}")).spawn(move || run(store, &inbox, &reports))?;
         Ok((Self { commands, thread: Some(thread) }, outbox))
     }
 
@@ -70,7 +74,11 @@ impl Storage {
     }
 }
 
-fn run(mut store: Box<dyn EventStore>, inbox: &sync_mpsc::Receiver<Command>, reports: &mpsc::UnboundedSender<Report>) -> Box<dyn EventStore> {
+fn run(
+    mut store: Box<dyn EventStore>,
+    inbox: &sync_mpsc::Receiver<Command>,
+    reports: &mpsc::UnboundedSender<Report>,
+) -> Box<dyn EventStore> {
     let mut failed = false;
     let mut group = Group::default();
     while let Ok(first) = inbox.recv() {
@@ -145,7 +153,9 @@ impl Group {
 fn answer(store: &dyn EventStore, read: Read) -> Result<ReadResult, StoreError> {
     let limit = |events| Limit { events, bytes: READ_CAP_BYTES };
     let (feed, cursor, events) = match read {
-        Read::Range { origin, from, limit: events } => return store.range(&origin, from, limit(events)).map(ReadResult::Range),
+        Read::Range { origin, from, limit: events } => {
+            return store.range(&origin, from, limit(events)).map(ReadResult::Range);
+        }
         Read::After { feed, position, limit } => (feed, FeedCursor::After(position), limit),
         Read::Before { feed, key, limit } => (feed, FeedCursor::Before(key), limit),
     };

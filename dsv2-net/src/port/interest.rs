@@ -57,6 +57,12 @@ impl Interest {
         self.bytes > PEER_CAP_BYTES
     }
 
+    /// Number of distinct prefixes.
+    #[cfg(feature = "zeromq")]
+    pub(super) fn len(&self) -> usize {
+        self.counts.len()
+    }
+
     pub(super) fn prefixes(&self) -> impl Iterator<Item = &[u8]> {
         self.counts.keys().map(Vec::as_slice)
     }

@@ -36,6 +36,10 @@ use crate::zmtp::Message;
 /// However a port is configured: a tenth of the crate's own queue, which must never fill.
 const OUTSTANDING_CAP: usize = 10_000;
 
+/// Changes of subscriptions that may wait, beyond the subscriptions there are. With more, the connection is given up:
+/// the next one starts from the subscriptions as they are.
+const PENDING_CAP: usize = 1 << 16;
+
 /// Messages that are collected before they are handed over.
 const BATCH_CAP: usize = 256;
 
@@ -59,9 +63,9 @@ pub struct ZeroMqPort {
 
 #[derive(Debug, Clone)]
 struct Link {
-    /// Bounded by `outstanding` for a DEALER, by the changes of subscriptions (each answered by the socket's own
-    /// back-pressure, see `stall_timeout`) for a SUB.
+    /// Bounded by `outstanding`, into which everything is counted first.
     outgoing: UnboundedSender<ZmqMessage>,
+    /// DEALER: requests without an answer. SUB: changes of subscriptions that the socket has not taken.
     outstanding: Arc<Outstanding>,
 }
 
@@ -117,8 +121,7 @@ impl ZeroMqPort {
                 self.stats.connected += 1;
                 self.starved = false;
                 for prefix in self.interest.prefixes() {
-                    // A failure means that the task has ended, and `Down` follows.
-                    let _ = link.outgoing.send(subscription(prefix, true));
+                    link.send_subscription(prefix, true);
                 }
                 self.link = Some(link);
                 events.push(PortEvent::Up { info: None });
@@ -129,7 +132,8 @@ impl ZeroMqPort {
             }
             Incoming::Down(reason) => {
                 // Exact: nobody but this handle adds, and the task has stopped.
-                let unsent_messages = self.link.take().map_or(0, |link| link.outstanding.len());
+                let link = self.link.take().filter(|_| self.kind == SocketKind::Dealer);
+                let unsent_messages = link.map_or(0, |link| link.outstanding.len());
                 self.stats.lost += unsent_messages as u64;
                 self.starved = false;
                 events.push(PortEvent::Down { reason, unsent_messages });
@@ -140,9 +144,20 @@ impl ZeroMqPort {
 
     fn change_subscription(&mut self, topic: &[u8], subscribe: bool) {
         let changed = if subscribe { self.interest.add(topic) } else { self.interest.remove(topic) };
-        if let Some(link) = self.link.as_ref().filter(|_| changed && self.kind == SocketKind::Sub) {
-            let _ = link.outgoing.send(subscription(topic, subscribe));
+        let Some(link) = self.link.as_ref().filter(|_| changed && self.kind == SocketKind::Sub) else { return };
+        link.send_subscription(topic, subscribe);
+        if link.outstanding.len() > PENDING_CAP + self.interest.len() {
+            // The socket's task gives the connection up when it finds its queue abandoned.
+            self.link = None;
         }
+    }
+}
+
+impl Link {
+    fn send_subscription(&self, topic: &[u8], subscribe: bool) {
+        self.outstanding.try_add(0);
+        // A failure means that the task has ended, and `Down` follows.
+        let _ = self.outgoing.send(subscription(topic, subscribe));
     }
 }
 
@@ -301,10 +316,11 @@ impl Supervisor {
         let monitor: Monitor = Box::pin(socket.monitor());
         socket.connect(&self.endpoint).await?;
         let (link, outgoing) = self.link();
-        if self.inbox.send(Incoming::Up(link.clone()), 0).await.is_err() {
+        let outstanding = Arc::clone(&link.outstanding);
+        if self.inbox.send(Incoming::Up(link), 0).await.is_err() {
             return Ok(None);
         }
-        let ended = self.serve_dealer(socket, monitor, outgoing, &link.outstanding).await;
+        let ended = self.serve_dealer(socket, monitor, outgoing, &outstanding).await;
         Ok(self.report(ended).await)
     }
 
@@ -351,6 +367,7 @@ impl Supervisor {
         let mut monitor: Monitor = Box::pin(socket.monitor());
         socket.connect(&self.endpoint).await?;
         let (link, mut outgoing) = self.link();
+        let outstanding = Arc::clone(&link.outstanding);
         if self.inbox.send(Incoming::Up(link), 0).await.is_err() {
             return Ok(None);
         }
@@ -369,9 +386,9 @@ impl Supervisor {
                     Err(error) => break Some(error.to_string()),
                 },
                 change = outgoing.recv() => {
-                    let Some(change) = change else { break None };
+                    let Some(change) = change else { break Some("too many changes of subscriptions wait".to_owned()) };
                     match timeout(self.limits.connection.stall_timeout, socket.send(change)).await {
-                        Ok(Ok(())) => {}
+                        Ok(Ok(())) => outstanding.answered(1),
                         Ok(Err(error)) => break Some(error.to_string()),
                         // Cancelled, and the socket with it.
                         Err(_) => break Some("the peer takes no subscriptions".to_owned()),
@@ -385,7 +402,10 @@ impl Supervisor {
 
     fn link(&self) -> (Link, UnboundedReceiver<ZmqMessage>) {
         let (sender, outgoing) = unbounded_channel();
-        let cap_messages = self.limits.queue_cap_messages.min(OUTSTANDING_CAP);
+        let cap_messages = match self.kind {
+            SocketKind::Dealer => self.limits.queue_cap_messages.min(OUTSTANDING_CAP),
+            SocketKind::Sub | SocketKind::Pub => usize::MAX,
+        };
         let outstanding = Arc::new(Outstanding::new(cap_messages, self.limits.queue_cap_bytes));
         (Link { outgoing: sender, outstanding }, outgoing)
     }

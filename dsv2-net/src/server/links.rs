@@ -55,7 +55,12 @@ impl Dialled {
     }
 }
 
-async fn run(link: u64, endpoint: Endpoint, mut inbox: mpsc::Receiver<Message>, outbox: mpsc::Sender<(u64, LinkEvent)>) {
+async fn run(
+    link: u64,
+    endpoint: Endpoint,
+    mut inbox: mpsc::Receiver<Message>,
+    outbox: mpsc::Sender<(u64, LinkEvent)>,
+) {
     let limits = PortLimits { queue_cap_bytes: 64 << 20, ..PortLimits::default() };
     let Ok(mut port) = connect(Transport::Native, SocketKind::Dealer, endpoint, limits) else { return };
     let mut events = Vec::new();

@@ -18,17 +18,23 @@ pub(crate) fn write(server: &ServerName, note: &Note) {
         Note::Coordinator { name: None, epoch, why, clock } => {
             info!(%server, epoch, why, %clock, "there is no coordinator");
         }
-        Note::CoordinatorStays(Some(name)) => info!(%server, coordinator = %name, "the reference is gone, the coordinator stays"),
+        Note::CoordinatorStays(Some(name)) => {
+            info!(%server, coordinator = %name, "the reference is gone, the coordinator stays")
+        }
         Note::CoordinatorStays(None) => info!(%server, "the reference is gone, and there is no coordinator yet"),
         Note::Ranked(rank) => info!(%server, rank, "the reference gave a rank"),
-        Note::ReferenceLost(why) => warn!(%server, why, "the reference cannot be asked; messages and elections go on without it"),
+        Note::ReferenceLost(why) => {
+            warn!(%server, why, "the reference cannot be asked; messages and elections go on without it")
+        }
         Note::ReferenceBack => info!(%server, "the reference answers again"),
         Note::Linked(peer) => info!(%server, %peer, "linked"),
         Note::Unlinked(peer) => warn!(%server, %peer, "the links to a server are down"),
         Note::LinkRefused(why) => error!(%server, why, "a link was refused"),
         Note::Readiness { ready: true, .. } => info!(%server, "takes requests"),
         Note::Readiness { ready: false, why } => warn!(%server, why, "takes no requests"),
-        Note::Adopted(event) => info!(%server, event = %event.id, clock = %event.clock, "adopted an event of a foreign server"),
+        Note::Adopted(event) => {
+            info!(%server, event = %event.id, clock = %event.clock, "adopted an event of a foreign server")
+        }
         Note::NameConflict(name) => warn!(%server, name, "a name is user and channel at once"),
         Note::ClockRound(what) => debug!(%server, what, "clock agreement"),
         Note::Trouble(what) => warn!(%server, what, "trouble"),

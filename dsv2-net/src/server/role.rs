@@ -27,7 +27,10 @@ const PROBE: Duration = Duration::from_secs(2);
 /// Runs lives of the machine until one ends for good. A store that failed begins a life that only reads; room on a disk
 /// that was full begins one that writes again.
 pub(super) async fn run(
-    options: ServerOptions, mut store: Box<dyn EventStore>, router: Router, mut stop: watch::Receiver<bool>,
+    options: ServerOptions,
+    mut store: Box<dyn EventStore>,
+    router: Router,
+    mut stop: watch::Receiver<bool>,
 ) -> Result<(), ServerError> {
     let mut router = Some(router);
     let mut read_only = None;
@@ -117,11 +120,16 @@ struct Inboxes {
 
 impl Life {
     fn begin(
-        options: &ServerOptions, machine: Machine, store: Box<dyn EventStore>, router: Router, clocks: Clocks,
+        options: &ServerOptions,
+        machine: Machine,
+        store: Box<dyn EventStore>,
+        router: Router,
+        clocks: Clocks,
     ) -> Result<Self, ServerError> {
         let port = |kind, endpoint: &crate::Endpoint| {
             let limits = PortLimits { queue_cap_messages: 100_000, queue_cap_bytes: 64 << 20, ..PortLimits::default() };
-            connect(Transport::Native, kind, endpoint.clone(), limits).map_err(|error: PortError| ServerError::Fatal(error.to_string()))
+            connect(Transport::Native, kind, endpoint.clone(), limits)
+                .map_err(|error: PortError| ServerError::Fatal(error.to_string()))
         };
         let (storage, reports) = Storage::start(store, options.name.as_str())?;
         let (dialled, links) = Dialled::new();
@@ -262,10 +270,13 @@ impl Life {
     /// Encodes what is to be sent, while the disk is busy; carries out the rest.
     fn prepare(&mut self, effect: Effect) -> Option<Out> {
         match effect {
-            Effect::Reply { to, reply, .. } => self.routes.remove(&to).map(|route| Out::Reply(route, reply.encode().into())),
+            Effect::Reply { to, reply, .. } => {
+                self.routes.remove(&to).map(|route| Out::Reply(route, reply.encode().into()))
+            }
             Effect::Publish(outgoing) => {
                 let frames = outgoing.frames(self.options.format);
-                let message = |(topic, body): (Topic, Vec<u8>)| Message::from_frames([topic.as_str().as_bytes(), &body]);
+                let message =
+                    |(topic, body): (Topic, Vec<u8>)| Message::from_frames([topic.as_str().as_bytes(), &body]);
                 Some(Out::Publish(frames.into_iter().map(message).collect()))
             }
             Effect::Link { to, message, .. } => Some(Out::Link(to, Message::single(&message.encode()))),

@@ -26,7 +26,8 @@ impl Peer {
         let limits = Limits { outbox_cap_bytes: 256 << 20, ..Limits::default() };
         let local = Arc::new(LocalSocket::new(socket_type, limits));
         let stream = within("connect", connect(endpoint, Keepalive::default())).await.unwrap();
-        let connection = within("handshake", Connection::establish(stream, endpoint.to_string(), &local)).await.unwrap();
+        let connection =
+            within("handshake", Connection::establish(stream, endpoint.to_string(), &local)).await.unwrap();
         Self { connection, batch: Batch::new(), received: VecDeque::new(), told: VecDeque::new() }
     }
 
@@ -138,4 +139,10 @@ pub fn hostile_openings() -> Vec<Vec<u8>> {
         all.push([&greeting[..], &ready(kind), &[0x81, 0]].concat());
     }
     all
+}
+
+/// Tests that measure memory run one after the other, also when they share a process.
+pub async fn alone() -> tokio::sync::MutexGuard<'static, ()> {
+    static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+    ALONE.lock().await
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use dsv2_core::{EventBody, LogicalClock, MessageId, Mono, Now, ReplicationEvent};
 
-use super::io::{Effect, Note};
 use super::Server;
+use super::io::{Effect, Note};
 use crate::state::Lookup;
 
 /// Foreign events that wait to be adopted. Each server waits for a while of its own, so that usually one adopts and the
@@ -16,6 +16,8 @@ pub(super) struct Adoptions {
     due: BTreeMap<(Mono, u64), (MessageId, EventBody)>,
     ids: BTreeSet<MessageId>,
     next: u64,
+    /// When the last of them is due: they are adopted in the order in which they came, a user before its messages.
+    last: Mono,
 }
 
 impl Adoptions {
@@ -40,7 +42,8 @@ impl Server {
         let most = u64::try_from(self.config.timing.adopt.as_micros()).unwrap_or(u64::MAX);
         let delay = Duration::from_micros(most / 8 + self.random.below(most));
         self.adoptions.next += 1;
-        self.adoptions.due.insert((now.mono + delay, self.adoptions.next), (id, event.body));
+        self.adoptions.last = self.adoptions.last.max(now.mono + delay);
+        self.adoptions.due.insert((self.adoptions.last, self.adoptions.next), (id, event.body));
     }
 
     fn is_new(&self, id: &MessageId, body: &EventBody) -> bool {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use dsv2_core::{
-    Announcement, Clock, Event, Failure, Feed, LinkNotice, OrderKey, Origin, Position, Refusal, ReplicationEvent, Reply, Request,
-    ServerName, Topic,
+    Announcement, Clock, Event, Failure, Feed, LinkNotice, OrderKey, Origin, Position, Refusal, ReplicationEvent,
+    Reply, Request, ServerName, Topic,
 };
 
 use crate::link::LinkMessage;
@@ -203,7 +203,8 @@ impl Outgoing {
         match self {
             Self::Event(event) => {
                 let replication = (Topic::Replication, ReplicationEvent::encode(event, format));
-                let publication = dsv2_core::Publication::of_event(event, false).map(|publication| publication.encode(format));
+                let publication =
+                    dsv2_core::Publication::of_event(event, false).map(|publication| publication.encode(format));
                 let own = event.body.topic().zip(publication);
                 own.into_iter().chain([replication]).collect()
             }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use dsv2_core::{Clock, Event, LogicalClock, Now, Origin, Position, ServerName};
 
-use super::io::{Effect, LinkId, Note};
 use super::Server;
+use super::io::{Effect, LinkId, Note};
 use crate::clock_sync::ClockInput;
 use crate::election::{ElectionInput, NodeId};
 use crate::link::{LinkHello, LinkMessage};
@@ -179,7 +179,14 @@ impl Server {
     }
 
     /// Events of one origin arrived: those that are new are appended, and acknowledged when they are durable.
-    fn events_arrived(&mut self, now: Now, link: LinkId, sender: &ServerName, events: &[Arc<Event>], out: &mut Vec<Effect>) {
+    fn events_arrived(
+        &mut self,
+        now: Now,
+        link: LinkId,
+        sender: &ServerName,
+        events: &[Arc<Event>],
+        out: &mut Vec<Effect>,
+    ) {
         if self.config.read_only.is_some() {
             return;
         }
@@ -192,7 +199,8 @@ impl Server {
                     if event.id.origin.server == self.config.name {
                         self.own_events.advance(&event.id);
                     }
-                    let range = self.turn.replicated.entry(event.id.origin.clone()).or_insert((event.id.seq, event.id.seq));
+                    let range =
+                        self.turn.replicated.entry(event.id.origin.clone()).or_insert((event.id.seq, event.id.seq));
                     range.1 = event.id.seq;
                     out.push(Effect::Append(event.clone()));
                 }
@@ -217,7 +225,13 @@ impl Server {
     }
 
     fn vector_arrived(
-        &mut self, now: Now, link: LinkId, name: &ServerName, durable: &Position, answer: bool, out: &mut Vec<Effect>,
+        &mut self,
+        now: Now,
+        link: LinkId,
+        name: &ServerName,
+        durable: &Position,
+        answer: bool,
+        out: &mut Vec<Effect>,
     ) {
         let own = durable.get(&self.origin);
         if let Some(peer) = self.peers.get_mut(name) {
@@ -238,7 +252,11 @@ impl Server {
     pub(super) fn pull(&mut self, origin: &Origin, from: u64, link: Option<LinkId>, out: &mut Vec<Effect>) {
         let own = || self.peers.by_name.get(&origin.server).and_then(super::peers::Peer::link);
         let Some(link) = link.or_else(own).or_else(|| self.peers.links().first().copied()) else { return };
-        out.push(Effect::Link { to: vec![link], message: LinkMessage::Pull { origin: origin.clone(), from }, prompt: true });
+        out.push(Effect::Link {
+            to: vec![link],
+            message: LinkMessage::Pull { origin: origin.clone(), from },
+            prompt: true,
+        });
     }
 
     /// Reads what a peer lacks of our own events, where the stream alone will not bring it.
@@ -284,7 +302,8 @@ impl Server {
     /// The turn ends: own events go to every peer in one message, acknowledgements and log lines in one each.
     pub(super) fn flush(&mut self, _now: Now, out: &mut Vec<Effect>) {
         let own = std::mem::take(&mut self.turn.own);
-        if let (Some(first), Some(last)) = (own.first().map(|event| event.id.seq), own.last().map(|event| event.id.seq)) {
+        if let (Some(first), Some(last)) = (own.first().map(|event| event.id.seq), own.last().map(|event| event.id.seq))
+        {
             let cap = self.config.caps.unacknowledged;
             let mut to = Vec::new();
             for peer in self.peers.by_name.values_mut() {

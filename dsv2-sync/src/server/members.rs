@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use dsv2_core::{
-    Announcement, Failure, LinkNotice, LogicalClock, Mono, Now, RankedServer, RawTimestamp, Reply, ReplyBody, Request, RequestBody, RequestExt,
-    ServerCard, ServerName,
+    Announcement, Failure, LinkNotice, LogicalClock, Mono, Now, RankedServer, RawTimestamp, Reply, ReplyBody, Request,
+    RequestBody, RequestExt, ServerCard, ServerName,
 };
 
-use super::io::{Effect, Note, Outgoing};
 use super::Server;
+use super::io::{Effect, Note, Outgoing};
 use crate::clock_sync::{ClockEffect, ClockInput, Part};
 use crate::election::{Election, ElectionEffect, ElectionInput, Member, NodeId};
 use crate::link::LinkMessage;
@@ -180,7 +180,14 @@ impl Server {
     }
 
     /// Learns of another server, and dials it where its address is new.
-    pub(super) fn meet(&mut self, name: &ServerName, address: Option<&str>, rank: Option<u64>, node: Option<NodeId>, out: &mut Vec<Effect>) {
+    pub(super) fn meet(
+        &mut self,
+        name: &ServerName,
+        address: Option<&str>,
+        rank: Option<u64>,
+        node: Option<NodeId>,
+        out: &mut Vec<Effect>,
+    ) {
         let known = self.peers.by_name.contains_key(name);
         if !known && self.peers.by_name.len() >= self.config.caps.peers {
             return;
@@ -208,7 +215,7 @@ impl Server {
         if notice.name == self.config.name {
             return;
         }
-        let new = !self.peers.by_name.contains_key(&notice.name);
+        let new = self.peers.by_name.get(&notice.name).is_none_or(|peer| peer.address.is_none());
         self.observe(now, notice.clock);
         let node = u128::from_str_radix(&notice.node, 16).ok().map(NodeId);
         self.meet(&notice.name, Some(&notice.address), None, node, out);
@@ -254,7 +261,8 @@ impl Server {
                 }
                 ElectionEffect::Send { to, message } => {
                     // What carries an epoch waits until that is durable; otherwise a slow disk must not delay it.
-                    let prompt = self.saved.epoch == self.asked.epoch && self.saved.epoch_owner == self.asked.epoch_owner;
+                    let prompt =
+                        self.saved.epoch == self.asked.epoch && self.saved.epoch_owner == self.asked.epoch_owner;
                     if let Some(link) = self.peers.by_name.get(&to).and_then(super::peers::Peer::link) {
                         out.push(Effect::Link { to: vec![link], message: LinkMessage::Election(message), prompt });
                     }
@@ -270,7 +278,8 @@ impl Server {
                     out.push(Effect::Publish(Outgoing::Announcement(announcement)));
                 }
                 ElectionEffect::Changed { new, reason, .. } => {
-                    let epoch = new.as_ref().map_or(self.election.epoch().number, |coordinator| coordinator.epoch.number);
+                    let epoch =
+                        new.as_ref().map_or(self.election.epoch().number, |coordinator| coordinator.epoch.number);
                     let name = new.as_ref().map(|coordinator| coordinator.name.clone());
                     let clock = self.clock.now();
                     out.push(Effect::Log(Note::Coordinator { name, epoch, why: reason.to_string(), clock }));
@@ -278,7 +287,9 @@ impl Server {
                 }
                 ElectionEffect::CoordinatorStays { .. } => {}
                 ElectionEffect::ForeignIgnored { name } => {
-                    out.push(Effect::Log(Note::Trouble(format!("the coordinator {name} that a foreign server announced is not obeyed"))));
+                    out.push(Effect::Log(Note::Trouble(format!(
+                        "the coordinator {name} that a foreign server announced is not obeyed"
+                    ))));
                 }
             }
         }
@@ -307,11 +318,17 @@ impl Server {
                 }
                 ClockEffect::RoundDone(report) => {
                     let agreed = report.clocks.iter().filter(|clock| clock.part == Part::Agrees).count();
-                    let text = format!("round {} of {}: {agreed} of {} clocks agree", report.round, report.epoch, report.members);
+                    let text = format!(
+                        "round {} of {}: {agreed} of {} clocks agree",
+                        report.round, report.epoch, report.members
+                    );
                     out.push(Effect::Log(Note::ClockRound(text)));
                 }
                 ClockEffect::RoundRefused { report, needed } => {
-                    let text = format!("round {} of {} refused: {needed} clocks would have to agree", report.round, report.epoch);
+                    let text = format!(
+                        "round {} of {} refused: {needed} clocks would have to agree",
+                        report.round, report.epoch
+                    );
                     out.push(Effect::Log(Note::ClockRound(text)));
                 }
                 ClockEffect::Adjusted { offset_us, by_us, .. } => {

@@ -25,8 +25,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use dsv2_core::{
-    Clock, Event, Lamport, LogicalClock, Machine, Mono, Now, Origin, Position, RawTimestamp, Refusal, Reply,
-    ReplyBody, Request, ServerName, Timestamp, Wall,
+    Clock, Event, Lamport, LogicalClock, Machine, Mono, Now, Origin, Position, RawTimestamp, Refusal, Reply, ReplyBody,
+    Request, ServerName, Timestamp, Wall,
 };
 
 pub use config::{Caps, ServerConfig, Timing};
@@ -138,8 +138,16 @@ impl Server {
         Self::assemble(config, now, state, held, own_events, clock)
     }
 
-    fn assemble(config: ServerConfig, now: Now, state: State, held: Position, own_events: Position, clock: Lamport) -> Self {
-        let saved = Saved { clock_limit: config.clock_limit, epoch: config.epoch.number, epoch_owner: config.epoch.node.0 };
+    fn assemble(
+        config: ServerConfig,
+        now: Now,
+        state: State,
+        held: Position,
+        own_events: Position,
+        clock: Lamport,
+    ) -> Self {
+        let saved =
+            Saved { clock_limit: config.clock_limit, epoch: config.epoch.number, epoch_owner: config.epoch.node.0 };
         let mut election_config = config.election.clone();
         election_config.obey_foreign = config.voters.is_empty();
         let election = Bully::new(config.name.clone(), config.node, config.epoch, election_config, now.mono);
@@ -288,7 +296,8 @@ impl Server {
 
     /// Tells the broker where readiness changed.
     fn update_readiness(&mut self, now: Now, out: &mut Vec<Effect>) {
-        let can_forward = || self.peers.alive(now.mono, self.config.timing.silence).any(|name| self.config.voters.contains(name));
+        let can_forward =
+            || self.peers.alive(now.mono, self.config.timing.silence).any(|name| self.config.voters.contains(name));
         let (ready, why) = if let Some(why) = &self.config.read_only {
             (false, why.clone())
         } else if self.draining {
@@ -299,7 +308,11 @@ impl Server {
             (self.has_majority(now.mono), "as many voters as needed can be reached".to_owned())
         };
         if self.ready != Some(ready) {
-            let why = if ready || self.config.read_only.is_some() || self.draining { why } else { "too few voters can be reached".into() };
+            let why = if ready || self.config.read_only.is_some() || self.draining {
+                why
+            } else {
+                "too few voters can be reached".into()
+            };
             let was = self.ready.replace(ready);
             out.push(Effect::Ready(ready));
             if ready || was.is_some() {
@@ -316,7 +329,8 @@ impl Server {
     }
 
     fn check_drained(&mut self, out: &mut Vec<Effect>) {
-        let idle = self.waiting.is_empty() && self.parked.is_empty() && self.reads.is_empty() && self.forwarded.is_empty();
+        let idle =
+            self.waiting.is_empty() && self.parked.is_empty() && self.reads.is_empty() && self.forwarded.is_empty();
         if self.draining && !self.drained && idle {
             self.drained = true;
             out.push(Effect::Drained);
@@ -330,7 +344,9 @@ impl Machine for Server {
 
     fn step(&mut self, now: Now, input: Input, out: &mut Vec<Effect>) {
         match input {
-            Input::Request { from, request: Ok(request) } => self.request(now, ReplyTo::Client(from), Box::new(request), out),
+            Input::Request { from, request: Ok(request) } => {
+                self.request(now, ReplyTo::Client(from), Box::new(request), out)
+            }
             Input::Request { from, request: Err(refusal) } => self.refuse_request(now, from, &refusal, out),
             Input::Link { link, message } => self.link_message(now, link, *message, out),
             Input::LinkUp(link) => self.link_up(link, out),

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use dsv2_core::{
-    ClockReport, Code, Failure, HistoryPage, HistoryQuery, HistorySpan, LogicalClock, Mono, Now, Outcome, PeerReport, Reply,
-    ReplyBody, Request, RequestBody, StatusReport, Subject,
+    ClockReport, Code, Failure, HistoryPage, HistoryQuery, HistorySpan, LogicalClock, Mono, Now, Outcome, PeerReport,
+    Reply, ReplyBody, Request, RequestBody, StatusReport, Subject,
 };
 
 use super::io::{Effect, LinkId, Read, ReadResult};
@@ -56,7 +56,8 @@ impl Server {
         self.requests += 1;
         if let Some(clock) = request.clock.filter(|&clock| !is_plausible(&self.clock, now, clock)) {
             self.observe(now, None);
-            let failure = Failure::rejected(Code::BadClock, format!("clock {clock} is further ahead than any clock can be"));
+            let failure =
+                Failure::rejected(Code::BadClock, format!("clock {clock} is further ahead than any clock can be"));
             return self.refuse(now, to, &request, failure, out);
         }
         self.observe(now, request.clock);
@@ -71,7 +72,10 @@ impl Server {
 
     fn carry_out(&mut self, now: Now, to: ReplyTo, request: Box<Request>, out: &mut Vec<Effect>) {
         let body = match &request.body {
-            RequestBody::Login { .. } | RequestBody::Channel { .. } | RequestBody::Publish { .. } | RequestBody::Message { .. } => {
+            RequestBody::Login { .. }
+            | RequestBody::Channel { .. }
+            | RequestBody::Publish { .. }
+            | RequestBody::Message { .. } => {
                 if self.config.may_write() || self.config.read_only.is_some() {
                     self.write(now, to, request, out);
                 } else {
@@ -124,7 +128,8 @@ impl Server {
         }
         let held = self.log.held();
         let covered = |request: &Request| request.ext.position.as_ref().is_none_or(|position| held.covers(position));
-        let ready: Vec<_> = self.parked.requests.iter().filter(|(_, (_, request))| covered(request)).map(|(key, _)| *key).collect();
+        let ready: Vec<_> =
+            self.parked.requests.iter().filter(|(_, (_, request))| covered(request)).map(|(key, _)| *key).collect();
         for key in ready {
             if let Some((to, request)) = self.parked.requests.remove(&key) {
                 self.carry_out(now, to, request, out);
@@ -135,7 +140,8 @@ impl Server {
     pub(super) fn expire_parked(&mut self, now: Now, out: &mut Vec<Effect>) {
         while let Some(entry) = self.parked.requests.first_entry().filter(|entry| entry.key().0 <= now.mono) {
             let (to, request) = entry.remove();
-            let failure = Failure::rejected(Code::Behind, "this server has not yet received what the client has seen elsewhere");
+            let failure =
+                Failure::rejected(Code::Behind, "this server has not yet received what the client has seen elsewhere");
             self.refuse(now, to, &request, failure, out);
         }
     }
@@ -162,14 +168,27 @@ impl Server {
         out.push(Effect::Read { token, read });
     }
 
-    pub(super) fn start_range(&mut self, link: LinkId, catch_up: bool, origin: dsv2_core::Origin, from: u64, out: &mut Vec<Effect>) {
+    pub(super) fn start_range(
+        &mut self,
+        link: LinkId,
+        catch_up: bool,
+        origin: dsv2_core::Origin,
+        from: u64,
+        out: &mut Vec<Effect>,
+    ) {
         let token = self.token();
         self.reads.insert(token, Reading::Range { link, catch_up });
         out.push(Effect::Read { token, read: Read::Range { origin, from, limit: self.config.caps.batch } });
     }
 
     /// The store answered.
-    pub(super) fn read_done(&mut self, now: Now, token: u64, result: Result<ReadResult, String>, out: &mut Vec<Effect>) {
+    pub(super) fn read_done(
+        &mut self,
+        now: Now,
+        token: u64,
+        result: Result<ReadResult, String>,
+        out: &mut Vec<Effect>,
+    ) {
         match (self.reads.remove(&token), result) {
             (Some(Reading::History { to, request }), Ok(ReadResult::Page { mut events, next, heads, more })) => {
                 events.retain(|event| !self.state.is_twin(&event.id));
@@ -188,7 +207,9 @@ impl Server {
             (Some(Reading::Range { link, .. }), result) => {
                 self.range_failed(link);
                 let why = result.err().unwrap_or_else(|| "the store answered something else".to_owned());
-                out.push(Effect::Log(super::Note::Trouble(format!("events could not be read for another server: {why}"))));
+                out.push(Effect::Log(super::Note::Trouble(format!(
+                    "events could not be read for another server: {why}"
+                ))));
             }
             (None, _) => {}
         }
@@ -196,7 +217,11 @@ impl Server {
 
     /// Hands a write to a voter: servers that are none replicate and serve reads only.
     fn forward(&mut self, now: Now, to: ReplyTo, mut request: Box<Request>, out: &mut Vec<Effect>) {
-        let alive = self.peers.alive(now.mono, self.config.timing.silence).find(|name| self.config.voters.contains(*name)).cloned();
+        let alive = self
+            .peers
+            .alive(now.mono, self.config.timing.silence)
+            .find(|name| self.config.voters.contains(*name))
+            .cloned();
         let link = alive.and_then(|name| self.peers.by_name.get(&name).and_then(super::peers::Peer::link));
         let Some(link) = link.filter(|_| self.forwarded.len() < self.config.caps.waiting) else {
             return self.refuse(now, to, &request, Failure::rejected(Code::Minority, "no voter can be reached"), out);
@@ -210,7 +235,15 @@ impl Server {
     }
 
     /// Another server forwarded a request.
-    pub(super) fn forward_arrived(&mut self, now: Now, link: LinkId, ticket: u64, body: &[u8], level: dsv2_core::Level, out: &mut Vec<Effect>) {
+    pub(super) fn forward_arrived(
+        &mut self,
+        now: Now,
+        link: LinkId,
+        ticket: u64,
+        body: &[u8],
+        level: dsv2_core::Level,
+        out: &mut Vec<Effect>,
+    ) {
         let to = ReplyTo::Forwarder { link, ticket };
         match Request::decode(body, &self.config.limits()) {
             Ok(mut request) if self.config.may_write() => {
@@ -238,7 +271,8 @@ impl Server {
                 self.send_reply(forwarded.to, reply, false, out);
             }
             Err(why) => {
-                let failure = Failure::unknown(Code::ServerLost, format!("the answer of the voter cannot be read: {why}"));
+                let failure =
+                    Failure::unknown(Code::ServerLost, format!("the answer of the voter cannot be read: {why}"));
                 self.refuse(now, forwarded.to, &forwarded.request, failure, out);
             }
         }
@@ -254,7 +288,8 @@ impl Server {
     }
 
     fn end_forwards(&mut self, now: Now, ended: impl Fn(&Forwarded) -> bool, why: &str, out: &mut Vec<Effect>) {
-        let tickets: Vec<u64> = self.forwarded.iter().filter(|(_, forwarded)| ended(forwarded)).map(|(&ticket, _)| ticket).collect();
+        let tickets: Vec<u64> =
+            self.forwarded.iter().filter(|(_, forwarded)| ended(forwarded)).map(|(&ticket, _)| ticket).collect();
         for forwarded in tickets.iter().filter_map(|ticket| self.forwarded.remove(ticket)).collect::<Vec<_>>() {
             let failure = Failure { code: Code::ServerLost, outcome: Outcome::Unknown, text: why.to_owned() };
             let reply = self.reply_to(now, &forwarded.request, ReplyBody::Failed(failure), false);
@@ -269,23 +304,33 @@ impl Server {
         let own = self.log.held().get(&self.origin);
         report.origin = (own > 0).then(|| self.origin.to_string());
         report.ready = self.is_ready();
-        report.trouble = self.config.read_only.clone().or_else(|| (!self.has_majority(now.mono)).then(|| "too few voters can be reached".into()));
+        report.trouble = self
+            .config
+            .read_only
+            .clone()
+            .or_else(|| (!self.has_majority(now.mono)).then(|| "too few voters can be reached".into()));
         report.rank = self.registry.rank;
         report.coordinator = self.election.coordinator().map(|coordinator| coordinator.name.clone());
         report.epoch = self.election.epoch().number;
         report.clock = self.clock.now();
         let wall = self.wall.status(now);
-        report.wall = ClockReport { offset_us: wall.offset_us, error_bound_us: wall.error_bound_us, slewing: wall.slewing };
+        report.wall =
+            ClockReport { offset_us: wall.offset_us, error_bound_us: wall.error_bound_us, slewing: wall.slewing };
         report.voters = self.config.voters.iter().cloned().collect();
         report.position = self.log.held().clone();
         report.stable = self.stable();
-        report.peers = self.peers.by_name.iter().map(|(name, peer)| PeerReport {
-            name: name.clone(),
-            address: peer.address.clone(),
-            rank: peer.rank,
-            connected: peer.is_alive(now.mono, self.config.timing.silence),
-            lag: own.saturating_sub(peer.acked),
-        }).collect();
+        report.peers = self
+            .peers
+            .by_name
+            .iter()
+            .map(|(name, peer)| PeerReport {
+                name: name.clone(),
+                address: peer.address.clone(),
+                rank: peer.rank,
+                connected: peer.is_alive(now.mono, self.config.timing.silence),
+                lag: own.saturating_sub(peer.acked),
+            })
+            .collect();
         report.users = self.state.users().len() as u64;
         report.channels = self.state.channels().len() as u64;
         report.events = self.state.events();

@@ -57,11 +57,17 @@ impl Waiting {
     }
 
     /// The waits whose events `reached` says are safe enough.
-    fn reached(&mut self, origin: &Origin, upto: u64, reached: impl Fn(&EventId, Level) -> bool) -> Vec<(EventId, Wait)> {
+    fn reached(
+        &mut self,
+        origin: &Origin,
+        upto: u64,
+        reached: impl Fn(&EventId, Level) -> bool,
+    ) -> Vec<(EventId, Wait)> {
         let first = (EventId { origin: origin.clone(), seq: 0 }, 0);
         let last = (EventId { origin: origin.clone(), seq: upto }, u64::MAX);
         let range = self.by_event.range(first..=last);
-        let ready: Vec<_> = range.filter(|((event, _), wait)| reached(event, wait.level)).map(|(key, _)| key.clone()).collect();
+        let ready: Vec<_> =
+            range.filter(|((event, _), wait)| reached(event, wait.level)).map(|(key, _)| key.clone()).collect();
         ready.into_iter().filter_map(|key| self.remove(&key).map(|wait| (key.0, wait))).collect()
     }
 
@@ -151,7 +157,11 @@ impl Server {
                     let text = format!("channel {:?} is not known", channel.as_str());
                     return Err(Failure::rejected(Code::UnknownChannel, text));
                 }
-                Verdict::Write(EventBody::Publish { user: user.clone(), channel: channel.clone(), message: message.clone() })
+                Verdict::Write(EventBody::Publish {
+                    user: user.clone(),
+                    channel: channel.clone(),
+                    message: message.clone(),
+                })
             }
             RequestBody::Message { src, dst, message } => {
                 self.check_text(message)?;
@@ -181,7 +191,13 @@ impl Server {
     }
 
     /// Writes an own event: persisted first, then streamed to the other servers.
-    pub(super) fn originate(&mut self, now: Now, body: EventBody, message_id: MessageId, out: &mut Vec<Effect>) -> Arc<Event> {
+    pub(super) fn originate(
+        &mut self,
+        now: Now,
+        body: EventBody,
+        message_id: MessageId,
+        out: &mut Vec<Effect>,
+    ) -> Arc<Event> {
         let seq = self.log.held().get(&self.origin) + 1;
         let id = EventId { origin: self.origin.clone(), seq };
         let prev = body.topic().and_then(|topic| self.state.head(&self.config.name, &topic).cloned());
@@ -198,7 +214,15 @@ impl Server {
     }
 
     /// Answers a write, once its event is as safe as asked for.
-    fn acknowledge(&mut self, now: Now, to: ReplyTo, request: Box<Request>, event: EventId, id: MessageId, out: &mut Vec<Effect>) {
+    fn acknowledge(
+        &mut self,
+        now: Now,
+        to: ReplyTo,
+        request: Box<Request>,
+        event: EventId,
+        id: MessageId,
+        out: &mut Vec<Effect>,
+    ) {
         let level = request.ext.level.unwrap_or(self.config.default_level());
         if self.reached(&event, level) {
             return self.acknowledge_now(now, to, &request, event, id, level, out);
@@ -209,7 +233,14 @@ impl Server {
 
     #[allow(clippy::too_many_arguments, reason = "the parts of one receipt")]
     fn acknowledge_now(
-        &mut self, now: Now, to: ReplyTo, request: &Request, event: EventId, id: MessageId, level: Level, out: &mut Vec<Effect>,
+        &mut self,
+        now: Now,
+        to: ReplyTo,
+        request: &Request,
+        event: EventId,
+        id: MessageId,
+        level: Level,
+        out: &mut Vec<Effect>,
     ) {
         let body = ReplyBody::Done(Some(Receipt { id, event, level }));
         let reply = self.reply_to(now, request, body, false);
@@ -227,7 +258,13 @@ impl Server {
     }
 
     /// A server said what it holds: writes may have reached their level.
-    pub(super) fn note_durable(&mut self, now: Now, name: &ServerName, durable: &dsv2_core::Position, out: &mut Vec<Effect>) {
+    pub(super) fn note_durable(
+        &mut self,
+        now: Now,
+        name: &ServerName,
+        durable: &dsv2_core::Position,
+        out: &mut Vec<Effect>,
+    ) {
         self.log.note(name, durable);
         if self.waiting.is_empty() {
             return;
@@ -246,7 +283,8 @@ impl Server {
     pub(super) fn expire_writes(&mut self, now: Now, out: &mut Vec<Effect>) {
         for wait in self.waiting.expired(now.mono) {
             let text = format!("level {} was not reached in time", wait.level);
-            let reply = self.reply_to(now, &wait.request, ReplyBody::Failed(Failure::unknown(Code::Timeout, text)), false);
+            let reply =
+                self.reply_to(now, &wait.request, ReplyBody::Failed(Failure::unknown(Code::Timeout, text)), false);
             self.send_reply(wait.to, reply, true, out);
         }
     }
@@ -262,4 +300,3 @@ enum Verdict {
     /// It exists; which event and which request made it.
     Known(EventId, MessageId),
 }
-

@@ -177,7 +177,8 @@ impl WriteTo<'_> {
 /// All calls under way, in the order in which they were made.
 #[derive(Debug, Default)]
 pub(super) struct Calls {
-    table: BTreeMap<u64, Call>,
+    /// Boxed, because a map moves its values about.
+    table: BTreeMap<u64, Box<Call>>,
     last_id: u64,
     /// What is to be sent, in the order of the calls, whatever happened to them. Calls that ended or changed meanwhile
     /// are skipped.
@@ -205,11 +206,11 @@ impl Calls {
     }
 
     pub(super) fn get(&self, id: u64) -> Option<&Call> {
-        self.table.get(&id)
+        self.table.get(&id).map(|call| &**call)
     }
 
     pub(super) fn get_mut(&mut self, id: u64) -> Option<&mut Call> {
-        self.table.get_mut(&id)
+        self.table.get_mut(&id).map(|call| &mut **call)
     }
 
     /// The call and the attempt's index that a number of the wire means.
@@ -230,12 +231,12 @@ impl Calls {
             self.bytes += call.cost_bytes();
         }
         self.look_at(call.due());
-        self.table.insert(self.last_id, call);
+        self.table.insert(self.last_id, Box::new(call));
         self.last_id
     }
 
     /// Takes a call out.
-    pub(super) fn remove(&mut self, id: u64) -> Option<Call> {
+    pub(super) fn remove(&mut self, id: u64) -> Option<Box<Call>> {
         let call = self.table.remove(&id)?;
         if matches!(call.owner, Owner::Caller(_)) {
             self.callers -= 1;

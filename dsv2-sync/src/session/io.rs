@@ -1,8 +1,8 @@
 //! What happens to a session, and what it wants done. Plain data, for the driver and for the simulator.
 
 use dsv2_core::{
-    ChannelName, Clock, EventId, Failure, Feed, HistoryPage, HistoryQuery, IdempotencyKey, Level, Position, Publication, Receipt,
-    SessionId, StatusReport, UserName,
+    ChannelName, Clock, EventId, Failure, Feed, HistoryPage, HistoryQuery, IdempotencyKey, Level, Position,
+    Publication, Receipt, SessionId, StatusReport, UserName,
 };
 
 use super::resume::{Cursor, Step};
@@ -102,7 +102,21 @@ pub enum Command {
         feeds: Vec<Feed>,
         /// From where.
         cursor: Cursor,
+        /// In which order.
+        order: Order,
     },
+}
+
+/// In which order a subscription delivers. In either, each server's messages come in the order in which it wrote them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Order {
+    /// As they arrive; what happened at two servers at once comes in any order.
+    #[default]
+    Arrival,
+    /// In the total order of logical time, the same for every subscriber of a topic: a message is delivered once nothing
+    /// can be inserted before it any more. That takes a moment, needs a cluster with voters, and stalls while one of them
+    /// is away. Topics are ordered each by itself.
+    Stable,
 }
 
 /// How a command is carried out; what is absent is as the session's configuration says.
@@ -223,6 +237,14 @@ pub enum Delivery {
     },
     /// The connection to the proxy was lost and is back. What was missed meanwhile follows.
     Reconnected,
+    /// In [`Order::Stable`]: messages wait, and do not become final, because a voter is away. Told once; they follow when
+    /// it is back.
+    Stalled {
+        /// Where.
+        feed: Feed,
+        /// Up to this logical time everything is final.
+        stable: Clock,
+    },
 }
 
 /// Something worth a line in the log.

@@ -50,8 +50,8 @@ impl Session {
             (Command::Channels, _) => RequestBody::Channels,
             (Command::Status, _) => RequestBody::Status,
             (Command::History(query), _) => RequestBody::History(query),
-            (Command::Subscribe { feeds, cursor }, _) => {
-                return self.subscribe(now, token, &feeds, &cursor, options, out);
+            (Command::Subscribe { feeds, cursor, order }, _) => {
+                return self.subscribe(now, token, (&feeds, &cursor, order), options, out);
             }
         };
         let timeout_ms = options.timeout_ms.unwrap_or(self.config.timeout_ms);

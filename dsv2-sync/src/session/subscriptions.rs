@@ -7,7 +7,7 @@ use dsv2_core::{Code, Failure, Feed, HistoryPage, Mono, Now, Publication, Reques
 
 use super::Session;
 use super::calls::Owner;
-use super::io::{Answer, CallOptions, Delivery, Effect, Note};
+use super::io::{Answer, CallOptions, Delivery, Effect, Note, Order, Side};
 use super::resume::Cursor;
 use super::track::{Sink, Track, TrackId};
 
@@ -45,11 +45,11 @@ impl Session {
         &mut self,
         now: Now,
         token: u64,
-        feeds: &[Feed],
-        cursor: &Cursor,
+        wanted: (&[Feed], &Cursor, Order),
         options: &CallOptions,
         out: &mut Vec<Effect>,
     ) {
+        let (feeds, cursor, order) = wanted;
         let feeds: BTreeSet<&Feed> = feeds.iter().collect();
         let refusal = if feeds.is_empty() || feeds.len() > TOPICS_CAP {
             Some("a subscription has 1 to 10,000 topics")
@@ -72,7 +72,7 @@ impl Session {
                 Cursor::Beginning => Some(dsv2_core::Position::default()),
                 Cursor::At(point) => point.get(feed),
             };
-            tracks.push(Track::new(feed.clone(), from, now.mono, &self.config));
+            tracks.push(Track::new(feed.clone(), from, order, now.mono, &self.config));
             let Some(topic) = topic(feed) else { continue };
             let listeners = self.subscriptions.topics.entry(topic.to_owned()).or_default();
             if listeners.is_empty() {
@@ -131,6 +131,7 @@ impl Session {
             Ok(publication) => publication,
             Err(why) => return out.push(Effect::Log(Note::UnreadablePublication(why))),
         };
+        self.proxy.since = Some(now.mono);
         let [first, rest @ ..] = listeners.as_slice() else { return };
         let (first, rest) = (*first, rest.to_vec());
         self.observe(now, publication.clock, out);
@@ -205,10 +206,16 @@ impl Session {
         let is_opening = self.subscriptions.is_opening(id);
         let established = match result {
             Ok(page) => {
+                let mut usable = true;
                 self.with_track(id, out, |track, config, sink, proxy_up| {
-                    track.page(now.mono, page, proxy_up, config, sink);
+                    usable = track.page(now.mono, page, proxy_up, config, sink);
                 });
-                true
+                if is_opening && !usable {
+                    let text = "there is no stable order in a cluster without voters";
+                    self.fail_opening(id.subscription, Failure::rejected(Code::BadField, text), out);
+                    self.unsubscribe(id.subscription, out);
+                }
+                usable
             }
             Err(failure) => {
                 let no_history = matches!(failure.code, Code::UnknownService | Code::Other);
@@ -282,6 +289,7 @@ impl Session {
         let room = self.config.window.saturating_sub(subscription.waiting);
         let Some(track) = subscription.tracks.get_mut(id.index) else { return };
         let question = if may_ask { track.ask(now.mono, proxy_up, room, &self.config) } else { None };
+        let missed = track.take_missed();
         let due = track.due(room == 0);
         if due != track.armed {
             let timers = &mut self.subscriptions.timers;
@@ -290,6 +298,10 @@ impl Session {
             }
             timers.extend(due.map(|at| (at, id)));
             track.armed = due;
+        }
+        if missed && self.proxy.is_silent_since(now.mono, self.config.silence_ms) {
+            self.proxy.since = Some(now.mono);
+            out.push(Effect::Reconnect(Side::Proxy));
         }
         if let Some((query, beyond)) = question {
             self.subscriptions.open_queries += 1;

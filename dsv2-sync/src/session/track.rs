@@ -11,6 +11,7 @@
 //! very end shows when the topic is compared with history.
 
 mod history;
+mod stable;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -20,9 +21,10 @@ use dsv2_core::{
 };
 
 use super::config::SessionConfig;
-use super::io::{Delivery, Effect};
+use super::io::{Delivery, Effect, Order};
 use super::resume::Step;
 use super::seen::Seen;
+use stable::Unstable;
 
 /// Names a topic of a subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,6 +60,11 @@ pub(super) struct Track {
     failures: u32,
     /// The next question does not insist on a server that has what is missing: the last one was in vain.
     humble: bool,
+    /// Whether the total order is wanted.
+    order: Order,
+    unstable: Unstable,
+    /// Something was not published that should have been; the session asks for it.
+    missed: bool,
     query: Option<Query>,
     /// The moment for which the session has set its timer.
     pub(super) armed: Option<Mono>,
@@ -73,6 +80,8 @@ enum Phase {
     Live,
     /// The servers have no history.
     LiveOnly,
+    /// Only what is final is delivered, as history lists it.
+    Stable,
 }
 
 #[derive(Debug)]
@@ -120,10 +129,15 @@ impl Sink<'_> {
 
 impl Track {
     /// A topic that is followed from a position, or from its end where there is none.
-    pub(super) fn new(feed: Feed, from: Option<Position>, now: Mono, config: &SessionConfig) -> Self {
+    pub(super) fn new(feed: Feed, from: Option<Position>, order: Order, now: Mono, config: &SessionConfig) -> Self {
+        let phase = match (&from, order) {
+            (None, _) => Phase::Baseline,
+            (Some(_), Order::Arrival) => Phase::Replay,
+            (Some(_), Order::Stable) => Phase::Stable,
+        };
         Self {
             feed,
-            phase: if from.is_some() { Phase::Replay } else { Phase::Baseline },
+            phase,
             resume: from.unwrap_or_default(),
             seen: Seen::new(config.remembered),
             held: VecDeque::new(),
@@ -137,6 +151,9 @@ impl Track {
             not_before: now,
             failures: 0,
             humble: false,
+            order,
+            unstable: Unstable::default(),
+            missed: false,
             query: None,
             armed: None,
         }
@@ -154,7 +171,12 @@ impl Track {
 
     /// Whether it follows the end of the topic, and only that: it can do without history.
     pub(super) fn needs_no_past(&self) -> bool {
-        matches!(self.phase, Phase::Baseline | Phase::LiveOnly)
+        matches!(self.phase, Phase::Baseline | Phase::LiveOnly) && self.order == Order::Arrival
+    }
+
+    /// Whether, since it was last asked, something turned out not to have been published.
+    pub(super) fn take_missed(&mut self) -> bool {
+        std::mem::take(&mut self.missed)
     }
 
     /// Goes on without history.
@@ -180,6 +202,9 @@ impl Track {
     ) {
         if !self.address(&mut publication) || !is_sound(&publication) {
             return;
+        }
+        if self.order == Order::Stable {
+            return self.hint(now, config);
         }
         let judged = matches!(self.phase, Phase::Live | Phase::LiveOnly) && self.held.is_empty() && !sink.is_full();
         if judged {

@@ -16,7 +16,11 @@ impl World {
 
     /// In what the servers differ, if they do.
     fn disagreement(&self) -> Option<String> {
-        let Some(machines) = self.nodes.iter().map(|node| node.process.as_ref().map(|process| &process.machine)).collect::<Option<Vec<_>>>()
+        let Some(machines) = self
+            .nodes
+            .iter()
+            .map(|node| node.process.as_ref().map(|process| &process.machine))
+            .collect::<Option<Vec<_>>>()
         else {
             return Some("a server is down".to_owned());
         };
@@ -24,7 +28,9 @@ impl World {
             return Some("a disk is busy".to_owned());
         }
         let first = machines.first()?;
-        let leader = |machine: &crate::server::Server| machine.election().coordinator().map(|coordinator| coordinator.name.clone());
+        let leader = |machine: &crate::server::Server| {
+            machine.election().coordinator().map(|coordinator| coordinator.name.clone())
+        };
         for machine in &machines {
             if machine.position() != first.position() {
                 return Some(format!("positions differ: {:?} and {:?}", first.position(), machine.position()));
@@ -78,10 +84,13 @@ impl World {
                 written += 1;
                 match seen.get(message.as_str()) {
                     Some(1) => {}
-                    Some(times) => violations.push(format!("server {server}: {message} ({}) stands there {times} times", receipt.event)),
+                    Some(times) => violations
+                        .push(format!("server {server}: {message} ({}) stands there {times} times", receipt.event)),
                     None => {
                         let level = receipt.level;
-                        violations.push(format!("server {server}: request {number}, {message}, acknowledged at {level}, is lost"));
+                        violations.push(format!(
+                            "server {server}: request {number}, {message}, acknowledged at {level}, is lost"
+                        ));
                     }
                 }
             }

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use dsv2_core::{
-    Clock, Format, Outcome, Position, RawTimestamp, Receipt, Reply, ReplyBody, Request, RequestBody, RequestExt, Service, SessionId,
+    Clock, Format, Outcome, Position, RawTimestamp, Receipt, Reply, ReplyBody, Request, RequestBody, RequestExt,
+    Service, SessionId,
 };
 
 /// How many writes a client has under way at once.
@@ -39,8 +40,10 @@ pub(super) fn channel() -> dsv2_core::ChannelName {
 impl SimClient {
     pub(super) fn new(index: usize, writes: u64, random: u128) -> Self {
         let first = [RequestBody::Login { user: user(index) }, RequestBody::Channel { channel: channel() }];
-        let message = |n| RequestBody::Publish { user: user(index), channel: channel(), message: format!("{index}:{n}") };
-        let todo = first.into_iter().chain((0..writes).map(message)).zip(1..).map(|(body, number)| (number, body)).collect();
+        let message =
+            |n| RequestBody::Publish { user: user(index), channel: channel(), message: format!("{index}:{n}") };
+        let todo =
+            first.into_iter().chain((0..writes).map(message)).zip(1..).map(|(body, number)| (number, body)).collect();
         Self {
             index,
             session: SessionId::new(Clock::ZERO, random),
@@ -114,8 +117,12 @@ impl SimClient {
                     self.unknown += 1;
                 }
                 use dsv2_core::Code;
-                if !matches!(failure.code, Code::Minority | Code::NotReady | Code::Behind | Code::Timeout | Code::ServerLost | Code::Full) {
-                    self.violations.push(format!("client {} request {number}: {}: {failure}", self.index, failure.code));
+                if !matches!(
+                    failure.code,
+                    Code::Minority | Code::NotReady | Code::Behind | Code::Timeout | Code::ServerLost | Code::Full
+                ) {
+                    self.violations
+                        .push(format!("client {} request {number}: {}: {failure}", self.index, failure.code));
                 }
             }
             other => self.violations.push(format!("client {} got a strange reply: {other:?}", self.index)),
@@ -128,7 +135,8 @@ impl SimClient {
             // After a partition two events may hold the message; they are one message all the same. Of users and
             // channels that were made on both sides, the earlier one counts, whoever asked for it.
             if before.id != receipt.id && matches!(body, RequestBody::Publish { .. }) {
-                self.violations.push(format!("client {} request {number}: {} and then {}", self.index, before.id, receipt.id));
+                self.violations
+                    .push(format!("client {} request {number}: {} and then {}", self.index, before.id, receipt.id));
             }
             return;
         }

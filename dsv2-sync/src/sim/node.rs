@@ -43,10 +43,16 @@ impl Node {
     }
 
     /// Starts the process, as a driver does: recovers the store, replays it, begins a new life.
-    pub(super) fn start(&mut self, us: u64, voters: &BTreeSet<dsv2_core::ServerName>, random: u64) -> Result<(), String> {
+    pub(super) fn start(
+        &mut self,
+        us: u64,
+        voters: &BTreeSet<dsv2_core::ServerName>,
+        random: u64,
+    ) -> Result<(), String> {
         let node = 1 + self.index as u128;
         let config = JsonlConfig { node, segment_bytes: 4_096 };
-        let store = JsonlStore::open(Arc::new(self.disk.clone()), config).map_err(|e| format!("start of server {}: {e}", self.index))?;
+        let store = JsonlStore::open(Arc::new(self.disk.clone()), config)
+            .map_err(|e| format!("start of server {}: {e}", self.index))?;
         let mut events = Vec::new();
         store.replay(&mut |event| events.push(event)).map_err(|e| format!("replay of server {}: {e}", self.index))?;
         let meta = store.meta().clone();
@@ -57,7 +63,8 @@ impl Node {
         config.epoch = Epoch { number: meta.epoch, node: NodeId(meta.epoch_owner.unwrap_or(0)) };
         self.life += 1;
         let machine = Server::start(config, self.now(us), events);
-        self.process = Some(Process { machine, store, lanes: Lanes::default(), uncommitted: Vec::new(), syncing: false });
+        self.process =
+            Some(Process { machine, store, lanes: Lanes::default(), uncommitted: Vec::new(), syncing: false });
         Ok(())
     }
 

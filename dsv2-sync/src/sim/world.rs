@@ -30,17 +30,52 @@ const TICK_US: u64 = 20_000;
 #[derive(Debug)]
 pub(super) enum Happening {
     /// To a server in one of its lives; another life does not hear of it.
-    Input { server: usize, life: u64, input: Box<Input> },
+    Input {
+        server: usize,
+        life: u64,
+        input: Box<Input>,
+    },
     /// Bytes on a connection.
-    Bytes { connection: u64, forward: bool, frame: Vec<u8> },
-    Dial { server: usize, life: u64, link: u64, address: String },
-    Synced { server: usize, life: u64 },
-    ToReference { server: usize, life: u64, body: Vec<u8>, service: Service },
-    Tick { client: usize },
-    Request { client: usize, number: u64, server: usize, body: Vec<u8> },
-    Reply { client: usize, number: u64, body: Vec<u8>, service: Service },
+    Bytes {
+        connection: u64,
+        forward: bool,
+        frame: Vec<u8>,
+    },
+    Dial {
+        server: usize,
+        life: u64,
+        link: u64,
+        address: String,
+    },
+    Synced {
+        server: usize,
+        life: u64,
+    },
+    ToReference {
+        server: usize,
+        life: u64,
+        body: Vec<u8>,
+        service: Service,
+    },
+    Tick {
+        client: usize,
+    },
+    Request {
+        client: usize,
+        number: u64,
+        server: usize,
+        body: Vec<u8>,
+    },
+    Reply {
+        client: usize,
+        number: u64,
+        body: Vec<u8>,
+        service: Service,
+    },
     Crash,
-    Restart { server: usize },
+    Restart {
+        server: usize,
+    },
     Partition,
     Heal,
     FaultsEnd,
@@ -82,9 +117,12 @@ impl World {
             let most = config.faults.skew_ms * 1_000;
             i64::try_from(random.below(2 * most + 1)).unwrap_or(0) - i64::try_from(most).unwrap_or(0)
         };
-        let nodes = (0..config.servers).map(|index| Node::new(index, config.seed ^ index as u64, skew_us(&mut skews))).collect();
+        let nodes = (0..config.servers)
+            .map(|index| Node::new(index, config.seed ^ index as u64, skew_us(&mut skews)))
+            .collect();
         let mut sessions = SplitMix::new(seeds.next_u64());
-        let client = |index| SimClient::new(index, config.writes, u128::from(sessions.next_u64()) << 11 | index as u128);
+        let client =
+            |index| SimClient::new(index, config.writes, u128::from(sessions.next_u64()) << 11 | index as u128);
         let clients = (0..config.clients).map(client).collect();
         let voters = if config.voters { (0..config.servers).map(name).collect() } else { BTreeSet::new() };
         let faults_us = micros(config.faults_for);
@@ -288,7 +326,12 @@ impl World {
             Effect::Fatal(why) => self.report.violations.push(format!("server {server} gave up: {why}")),
             Effect::Log(Note::Coordinator { name: Some(_), .. }) => self.report.elections += 1,
             Effect::Log(Note::LinkRefused(why)) => self.report.violations.push(format!("server {server}: {why}")),
-            Effect::Publish(_) | Effect::Ready(_) | Effect::Drained | Effect::Log(_) | Effect::Append(_) | Effect::Save(_) => {}
+            Effect::Publish(_)
+            | Effect::Ready(_)
+            | Effect::Drained
+            | Effect::Log(_)
+            | Effect::Append(_)
+            | Effect::Save(_) => {}
         }
     }
 
@@ -318,7 +361,8 @@ impl World {
             Ok(message) => Box::new(message),
             Err(why) => return self.report.violations.push(format!("a link message cannot be read: {why}")),
         };
-        let ((server, life), link) = if forward { (to, LinkId::Accepted(connection)) } else { (from, LinkId::Dialled(link)) };
+        let ((server, life), link) =
+            if forward { (to, LinkId::Accepted(connection)) } else { (from, LinkId::Dialled(link)) };
         self.input(server, life, Input::Link { link, message });
     }
 
@@ -342,7 +386,10 @@ impl World {
         self.report.breaks += 1;
         let ((from, life), (to, to_life), link) = (ends.from, ends.to, ends.link);
         let at = self.now_us + between(&mut self.net_random, DEAD_AFTER_US);
-        self.later(at, Happening::Input { server: from, life, input: Box::new(Input::LinkDown(LinkId::Dialled(link))) });
+        self.later(
+            at,
+            Happening::Input { server: from, life, input: Box::new(Input::LinkDown(LinkId::Dialled(link))) },
+        );
         self.later(at + REDIAL_US, Happening::Dial { server: from, life, link, address: format!("sim:{to}") });
         let at = self.now_us + between(&mut self.net_random, DEAD_AFTER_US);
         let input = Box::new(Input::LinkDown(LinkId::Accepted(connection)));
@@ -445,7 +492,9 @@ impl World {
     fn check_leader(&mut self, server: usize) {
         let Some(process) = &self.nodes[server].process else { return };
         let election = process.machine.election();
-        if let Some(epoch) = election.coordinator().filter(|_| election.is_coordinator()).map(|coordinator| coordinator.epoch) {
+        if let Some(epoch) =
+            election.coordinator().filter(|_| election.is_coordinator()).map(|coordinator| coordinator.epoch)
+        {
             let first = *self.leaders.entry((epoch.number, epoch.node.0)).or_insert(server);
             if first != server {
                 self.report.violations.push(format!("servers {first} and {server} both led in epoch {epoch}"));

@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use dsv2_core::{Clock, Failure, Feed, Format, Machine, Mono, Now, Publication, Request, Wall};
 use dsv2_sync::session::{
-    Answer, CallOptions, Command, Cursor, Delivery, Effect, Input, ResumePoint, Session, SessionConfig, Side, Step,
+    Answer, CallOptions, Command, Cursor, Delivery, Effect, Input, Order, ResumePoint, Session, SessionConfig, Side,
+    Step,
 };
 
 pub(crate) use servers::Cluster;
@@ -185,7 +186,7 @@ impl World {
         self.later(1_000, Act::Connect { client });
         self.later(2_000, Act::ConnectProxy { client });
         if self.clients[client].follows {
-            let command = Command::Subscribe { feeds: feeds(), cursor };
+            let command = Command::Subscribe { feeds: feeds(), cursor, order: Order::Arrival };
             let options = CallOptions { timeout_ms: Some(1_000_000), ..CallOptions::default() };
             self.step(client, Input::Call { token: 0, command, options });
         }

@@ -8,6 +8,13 @@ import wire
 from client import Client, flat
 
 
+WARM_UP = "aquecimento"
+
+
+def mine(data, user):
+    return data.get("user") == user and not data["message"].startswith(WARM_UP)
+
+
 def summary(acknowledged, received):
     counts = {text: received.count(text) for text in received}
     position = {text: number for number, text in enumerate(acknowledged)}
@@ -21,6 +28,20 @@ def summary(acknowledged, received):
     }
 
 
+def warm_up(bot, args, channel):
+    """Publishes until `--warm-up` messages in a row were acknowledged and came back: a probe proves the subscription at the proxy
+    only, not at the servers' PUBs behind it, and a server that just joined may not know the user yet."""
+    deadline, streak, number = peer.Deadline(args.settle), 0, 0
+    while streak < args.warm_up:
+        if deadline.passed():
+            raise peer.Failed(f"no {args.warm_up} warm-up messages in a row came back within {args.settle} s")
+        text = f"{WARM_UP} {number}"
+        reply = bot.exchange(bot.envelope("publish", {"user": args.user, "channel": channel, "message": text}, {}), {})
+        came = reply is not None and bot.wait_for(channel, {"user": args.user, "message": text}, peer.Deadline(0.2))
+        streak, number = streak + 1 if came else 0, number + 1
+    peer.emit("warm", messages=number)
+
+
 def main(args, context):
     args.mode, args.subscribe = "req", []
     bot = Client(args, context)
@@ -32,6 +53,7 @@ def main(args, context):
     bot.op_channel({"channel": channel, "omit": ["clock"], "expect": {}, **once})
     bot.op_subscribe({"topic": channel, "probe": bool(args.proxy_pub)})
     peer.emit("ready", user=args.user, channel=channel)
+    warm_up(bot, args, channel)
     acknowledged = []
     for number in range(args.messages):
         text = f"{args.user} {number:06}"
@@ -47,7 +69,7 @@ def main(args, context):
     deadline = peer.Deadline(args.settle)
     while True:
         came = [flat(entry) for entry in bot.inbox if entry["topic"] == channel]
-        told = summary(acknowledged, [data["message"] for data in came if data.get("user") == args.user])
+        told = summary(acknowledged, [data["message"] for data in came if mine(data, args.user)])
         if not told["missing"] or deadline.passed():
             break
         bot.wait(None, peer.Deadline(min(0.1, args.settle)))
@@ -69,6 +91,7 @@ if __name__ == "__main__":
     parser.add_argument("--proxy-pub", help="probe the subscription through the proxy before the first message")
     parser.add_argument("--user", default="", help="default: random")
     parser.add_argument("--channel", default="", help="default: random")
+    parser.add_argument("--warm-up", type=int, default=1, metavar="N", help="uncounted messages in a row that must come back first")
     parser.add_argument("--messages", type=int, default=10)
     parser.add_argument("--rate", type=float, default=20, metavar="PER_SECOND")
     parser.add_argument("--request-timeout", type=float, default=10, metavar="SECONDS")

@@ -321,13 +321,12 @@ def main(args, context):
         if client.sub:
             poller.register(client.sub, zmq.POLLIN)
         while stdin.open:
-            for sock, _ in poller.poll():
-                if sock is client.sub:
-                    client.on_publication(client.sub.recv_multipart())
-                    continue
-                for line in stdin.read():
-                    client.step(index, json.loads(line))
-                    index += 1
+            ready = dict(poller.poll())
+            if client.sub in ready:  # before the steps, which read it too
+                client.on_publication(client.sub.recv_multipart())
+            for line in stdin.read() if 0 in ready else ():
+                client.step(index, json.loads(line))
+                index += 1
     elif args.listen:
         while True:
             client.wait(None, peer.Deadline(1))

@@ -223,7 +223,7 @@ def whole_cluster(serde, language):
             client.ends()
 
         # Bots; they may be refused until their user is known everywhere, and servers in turn may swap neighbours.
-        lax = ["--messages", 20, "--rate", 50, "--allow-refusals", "--allow-disorder"]
+        lax = ["--messages", 20, "--rate", 50, "--warm-up", 6, "--allow-refusals", "--allow-disorder"]
         bots = [cluster.client(bot, "--strict", *lax) for bot in ("bot.py", "bot.mjs")]
         for bot in bots:
             told = bot.ends().wait("summary")

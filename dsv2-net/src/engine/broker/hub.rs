@@ -7,7 +7,9 @@ use tokio::sync::Notify;
 
 use super::link::{self, Link};
 use super::{CONTROL_DRAINING, CONTROL_FRAME, CONTROL_READY, Refuser};
-use crate::engine::dispatch::{ClientId, Dispatch, DispatchConfig, Effect, Load, Outcome, Pace, Refusal, RequestId, ServerId, Stray};
+use crate::engine::dispatch::{
+    ClientId, Dispatch, DispatchConfig, Effect, Load, Outcome, Pace, Refusal, RequestId, ServerId, Stray,
+};
 use crate::engine::{CloseReason, Outbox, PushError};
 use crate::zmtp::{Batch, Item, Message};
 
@@ -37,6 +39,8 @@ pub struct BrokerStats {
     pub malformed: u64,
     /// Times that a client was not read for a while because a bound was reached.
     pub parked: u64,
+    /// Times that nothing was handed over for a client for a while because it did not keep up with reading its replies.
+    pub held: u64,
     /// Clients disconnected because they did not read their replies.
     pub disconnected_clients: u64,
     /// Servers disconnected because they did not read their requests.
@@ -60,8 +64,19 @@ pub(super) struct Hub {
 
 #[derive(Debug)]
 struct ClientLink {
+    id: ClientId,
     link: Link,
-    resume: Arc<Notify>,
+    signals: Arc<Signals>,
+    on_hold: bool,
+}
+
+/// What a client's task waits for.
+#[derive(Debug, Default)]
+pub(super) struct Signals {
+    /// It may offer again what was not taken.
+    pub(super) resume: Notify,
+    /// Its output queue is half full: nothing is handed over for it until it reports [`Hub::caught_up`].
+    pub(super) lagging: Notify,
 }
 
 /// How far a client's batch was taken.
@@ -105,15 +120,23 @@ impl Hub {
         }
     }
 
-    pub(super) fn client_joined(&mut self, outbox: Outbox, resume: Arc<Notify>) -> ClientId {
+    pub(super) fn client_joined(&mut self, outbox: Outbox, signals: Arc<Signals>) -> ClientId {
         let id = self.dispatch.client_joined();
-        put(&mut self.clients, id.slot(), ClientLink { link: Link::new(outbox), resume });
+        put(&mut self.clients, id.slot(), ClientLink { id, link: Link::new(outbox), signals, on_hold: false });
         id
     }
 
     pub(super) fn client_left(&mut self, id: ClientId) {
         self.dispatch.client_left(id, &mut self.effects);
         self.clients[id.slot()] = None;
+    }
+
+    /// The client has read at least half of what was queued for it.
+    pub(super) fn caught_up(&mut self, now_ms: u64, id: ClientId) {
+        if let Some(Some(client)) = self.clients.get_mut(id.slot()) {
+            client.on_hold = false;
+        }
+        self.dispatch.release(now_ms, id, &mut self.effects);
     }
 
     pub(super) fn server_joined(&mut self, now_ms: u64, outbox: Outbox, pace: Pace, ready: bool) -> ServerId {
@@ -228,7 +251,7 @@ impl Hub {
                 }
                 Effect::Resume { client } => {
                     if let Some(Some(client)) = self.clients.get(client.slot()) {
-                        client.resume.notify_one();
+                        client.signals.resume.notify_one();
                     }
                 }
             }
@@ -255,11 +278,15 @@ impl Hub {
             }
         }
         for slot in self.touched_clients.drain(..) {
-            if let Some(Some(client)) = self.clients.get_mut(slot)
-                && !client.link.flush()
-            {
+            let Some(Some(client)) = self.clients.get_mut(slot) else { continue };
+            if !client.link.flush() {
                 client.link.outbox.close(CloseReason::Stalled);
                 self.stats.disconnected_clients += 1;
+            } else if !client.on_hold && is_lagging(&client.link.outbox) {
+                client.on_hold = true;
+                client.signals.lagging.notify_one();
+                self.dispatch.hold(client.id);
+                self.stats.held += 1;
             }
         }
     }
@@ -267,6 +294,11 @@ impl Hub {
     pub(super) fn stats(&self) -> BrokerStats {
         BrokerStats { load: self.dispatch.load(), ..self.stats }
     }
+}
+
+/// As [`Outbox::writable`] sees it.
+pub(super) fn is_lagging(outbox: &Outbox) -> bool {
+    outbox.queued_bytes() > outbox.cap_bytes() / 2
 }
 
 fn put<T>(all: &mut Vec<Option<T>>, slot: usize, value: T) {

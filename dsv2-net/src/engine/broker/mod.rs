@@ -16,9 +16,10 @@
 //! once. A REP socket has one request at a time.
 //!
 //! # Slow peers
-//! A client is not read while its requests reach a bound or while more than half of its output queue waits for it to
-//! read its replies; if that queue overflows all the same, the client is disconnected, which tells it that replies
-//! are missing. What a server has is bounded by its window.
+//! A client is not read while its requests reach a bound. While more than half of its output queue waits for it to read
+//! its replies, it is not read either, and nothing that waits of it is handed over. If the queue overflows with the
+//! replies to what servers have already, the client is disconnected, which tells it that replies are missing. What a
+//! server has is bounded by its window.
 //!
 //! Sources: RFC 28 (REQ, REP, DEALER, ROUTER).
 
@@ -36,11 +37,11 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, info};
 
 pub use self::hub::BrokerStats;
-use self::hub::{Hub, Progress, Undeliverable};
+use self::hub::{Hub, Progress, Signals, Undeliverable, is_lagging};
 pub use self::refuser::{EmptyRefuser, Refuser};
-use super::dispatch::{DispatchConfig, Pace};
+use super::dispatch::{ClientId, DispatchConfig, Pace};
 use super::proxy::end;
-use super::{Connection, Counters, DrainReport, Limits, Listener, LocalSocket, PeerInfo};
+use super::{Connection, Counters, DrainReport, Limits, Listener, LocalSocket, Outbox, PeerInfo};
 use crate::endpoint::{BindError, Endpoint};
 use crate::zmtp::{Batch, SocketType};
 
@@ -121,7 +122,10 @@ impl Broker {
             rearm: Notify::new(),
             refuser,
             clients: Arc::new(LocalSocket::new(SocketType::Router, config.client_limits)),
-            servers: Arc::new(LocalSocket::new(SocketType::Dealer, server_limits(config.server_limits, &config.dispatch))),
+            servers: Arc::new(LocalSocket::new(
+                SocketType::Dealer,
+                server_limits(&config.server_limits, &config.dispatch),
+            )),
         });
         let mut clients = Vec::new();
         for endpoint in &config.clients {
@@ -178,11 +182,15 @@ impl Drop for Broker {
 }
 
 /// The window bounds what is queued for a server, so an overflow of its queue would be a contradiction.
-fn server_limits(limits: Limits, dispatch: &DispatchConfig) -> Limits {
+fn server_limits(limits: &Limits, dispatch: &DispatchConfig) -> Limits {
     let window_bytes = dispatch.server_window.bytes + dispatch.server_window.messages * link::ID_FRAME_BYTES;
     let needed = window_bytes.saturating_add(limits.message_cap_bytes).saturating_mul(2);
     let outbox_cap_bytes = limits.outbox_cap_bytes.max(needed);
-    Limits { outbox_cap_bytes, outbox_total_cap_bytes: limits.outbox_total_cap_bytes.max(4 * outbox_cap_bytes), ..limits }
+    Limits {
+        outbox_cap_bytes,
+        outbox_total_cap_bytes: limits.outbox_total_cap_bytes.max(4 * outbox_cap_bytes),
+        ..limits.clone()
+    }
 }
 
 async fn idle(shared: &Shared) {
@@ -259,27 +267,39 @@ async fn keep_deadlines(shared: Arc<Shared>) {
 async fn serve_client(mut connection: Connection, shared: Arc<Shared>) {
     let peer = Arc::clone(connection.peer());
     let outbox = connection.outbox().clone();
-    let resume = Arc::new(Notify::new());
-    let id = shared.hub().client_joined(outbox.clone(), Arc::clone(&resume));
+    let signals = Arc::new(Signals::default());
+    let id = shared.hub().client_joined(outbox.clone(), Arc::clone(&signals));
     let mut batch = Batch::new();
     let reason = loop {
-        if outbox.queued_bytes() > outbox.cap_bytes() / 2 {
-            // An error means that it is closed, which the next read reports.
-            let _ = outbox.writable().await;
+        if is_lagging(&outbox) {
+            catch_up(&shared, id, &outbox).await;
         }
-        if let Err(reason) = connection.next_batch(&mut batch).await {
-            break reason;
+        tokio::select! {
+            biased;
+            () = signals.lagging.notified() => {
+                catch_up(&shared, id, &outbox).await;
+                continue;
+            }
+            read = connection.next_batch(&mut batch) => if let Err(reason) = read { break reason },
         }
         let mut next = 0;
         while shared.locked(|hub, now_ms| hub.requests(now_ms, id, &batch, &mut next)) == Progress::Parked {
             tokio::select! {
-                () = resume.notified() => {}
+                () = signals.resume.notified() => {}
+                () = signals.lagging.notified() => catch_up(&shared, id, &outbox).await,
                 _ = outbox.finished() => break,
             }
         }
     };
     shared.locked(|hub, _| hub.client_left(id));
     debug!(address = peer.address, %reason, "client left");
+}
+
+/// Lets a client read its replies before anything more is done for it.
+async fn catch_up(shared: &Shared, id: ClientId, outbox: &Outbox) {
+    // An error means that it is closed, which the next read reports.
+    let _ = outbox.writable().await;
+    shared.locked(|hub, now_ms| hub.caught_up(now_ms, id));
 }
 
 async fn serve_server(mut connection: Connection, shared: Arc<Shared>) {

@@ -16,6 +16,7 @@
 //!   larger than the window in bytes is handed over alone.
 //! - Every accepted request is answered exactly once, by a server or by the broker, unless its
 //!   client leaves first. What a server may have seen is answered *unknown*, the rest *rejected*.
+//! - Nothing is handed over for a client that is on hold ([`Dispatch::hold`]).
 //! - What waits is bounded per client and in total. A request beyond a bound is handed back to the
 //!   caller, who stops reading that client until [`Effect::Resume`]; other clients go on.
 //!
@@ -92,8 +93,7 @@ impl Quota {
     /// Whether one more message fits beside what is `used`. A first message always does: a bound
     /// below the largest message must slow traffic down, not stop it for good.
     fn admits(self, used: Quota, bytes: usize) -> bool {
-        used.messages == 0
-            || (used.messages < self.messages && used.bytes.saturating_add(bytes) <= self.bytes)
+        used.messages == 0 || (used.messages < self.messages && used.bytes.saturating_add(bytes) <= self.bytes)
     }
 
     fn is_half_empty(self, used: Quota) -> bool {
@@ -130,18 +130,9 @@ pub struct DispatchConfig {
 impl Default for DispatchConfig {
     fn default() -> Self {
         Self {
-            client_waiting: Quota {
-                messages: 1024,
-                bytes: 4 << 20,
-            },
-            total_waiting: Quota {
-                messages: 65_536,
-                bytes: 64 << 20,
-            },
-            server_window: Quota {
-                messages: 4096,
-                bytes: 16 << 20,
-            },
+            client_waiting: Quota { messages: 1024, bytes: 4 << 20 },
+            total_waiting: Quota { messages: 65_536, bytes: 64 << 20 },
+            server_window: Quota { messages: 4096, bytes: 16 << 20 },
             wait_deadline_ms: 5_000,
             answer_deadline_ms: 30_000,
         }
@@ -333,14 +324,24 @@ impl Dispatch {
         self.resume_parked(out);
     }
 
+    /// A client does not keep up with reading its replies: what waits of it stays here for now.
+    pub fn hold(&mut self, id: ClientId) {
+        if let Some(client) = self.clients.get_mut(id.0) {
+            client.on_hold = true;
+        }
+    }
+
+    /// The client has caught up.
+    pub fn release(&mut self, now_ms: u64, id: ClientId, out: &mut Vec<Effect>) {
+        if let Some(client) = self.clients.get_mut(id.0)
+            && std::mem::take(&mut client.on_hold)
+        {
+            self.advance_unlined(now_ms, id, out);
+        }
+    }
+
     /// A server connected. It gets requests at once if `ready`, else after [`Self::server_ready`].
-    pub fn server_joined(
-        &mut self,
-        now_ms: u64,
-        pace: Pace,
-        ready: bool,
-        out: &mut Vec<Effect>,
-    ) -> ServerId {
+    pub fn server_joined(&mut self, now_ms: u64, pace: Pace, ready: bool, out: &mut Vec<Effect>) -> ServerId {
         let id = ServerId(self.servers.insert(Server::new(pace)));
         self.server_ready(now_ms, id, ready, out);
         id
@@ -447,11 +448,7 @@ impl Dispatch {
         let present = self.clients.get(request.client.0).is_some();
         self.one_less_handed(now_ms, request.client, out);
         self.serve_line(now_ms, server, out);
-        if present {
-            Ok(request.client)
-        } else {
-            Err(Stray::ClientGone)
-        }
+        if present { Ok(request.client) } else { Err(Stray::ClientGone) }
     }
 
     /// Answers what is overdue. Call at [`Self::deadline`] or later.
@@ -459,11 +456,7 @@ impl Dispatch {
         while self.waiting_deadline().is_some_and(|due| due <= now_ms)
             && let Some((key, _)) = self.requests.oldest_waiting()
         {
-            let why = if self.available == 0 {
-                Refusal::NoServer
-            } else {
-                Refusal::WaitedTooLong
-            };
+            let why = if self.available == 0 { Refusal::NoServer } else { Refusal::WaitedTooLong };
             self.refuse_waiting(key, why, out);
         }
         while self.handed_deadline().is_some_and(|due| due <= now_ms)

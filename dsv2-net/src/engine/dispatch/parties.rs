@@ -16,8 +16,10 @@ pub(super) struct Client {
     /// Its unanswered requests at `handed_at`.
     pub(super) handed: usize,
     pub(super) handed_at: Option<ServerId>,
-    /// Invariant: if something waits, the client is in exactly one line, or something of it is
-    /// unanswered at a server that is not its own any more.
+    /// It does not read its replies fast enough.
+    pub(super) on_hold: bool,
+    /// Invariant: if something waits, the client is in exactly one line, or on hold, or something of it is unanswered
+    /// at a server that is not its own any more.
     pub(super) line: Option<Line>,
     pub(super) parked: Option<Parked>,
 }
@@ -90,7 +92,7 @@ pub(super) enum Route {
     Full(ServerId),
     /// No server is available.
     Nowhere,
-    /// To another server than the one that still has requests of this client.
+    /// Nowhere yet: the client is on hold, or would go to another server than the one that still has requests of it.
     Held,
 }
 
@@ -103,7 +105,7 @@ impl Dispatch {
         let held = self
             .clients
             .get(id.0)
-            .is_some_and(|client| client.handed > 0 && client.handed_at != Some(server_id));
+            .is_some_and(|client| client.on_hold || client.handed > 0 && client.handed_at != Some(server_id));
         if held {
             return Route::Held;
         }
@@ -117,9 +119,7 @@ impl Dispatch {
 
     /// Who comes later must not overtake: a large request would wait for ever behind small ones.
     pub(super) fn nobody_in_line(&self, id: ServerId) -> bool {
-        self.servers
-            .get(id.0)
-            .is_some_and(|server| server.line.is_empty())
+        self.servers.get(id.0).is_some_and(|server| server.line.is_empty())
     }
 
     fn server_of(&mut self, id: ClientId) -> Option<ServerId> {
@@ -128,17 +128,11 @@ impl Dispatch {
         {
             return Some(pin.server);
         }
-        let (key, _) = self
-            .servers
-            .iter()
-            .filter(|(_, server)| server.available)
-            .min_by_key(|(_, server)| server.pinned)?;
+        let (key, _) =
+            self.servers.iter().filter(|(_, server)| server.available).min_by_key(|(_, server)| server.pinned)?;
         let server = self.servers.get_mut(key)?;
         server.pinned += 1;
-        let pin = Pin {
-            server: ServerId(key),
-            term: server.term,
-        };
+        let pin = Pin { server: ServerId(key), term: server.term };
         self.clients.get_mut(id.0)?.pin = Some(pin);
         Some(pin.server)
     }
@@ -186,10 +180,7 @@ impl Dispatch {
             self.no_longer_waiting(id, bytes, out);
             self.hand_over(id, server, key, out);
         }
-        let more = self
-            .clients
-            .get(id.0)
-            .is_some_and(|client| !client.waiting.is_empty());
+        let more = self.clients.get(id.0).is_some_and(|client| !client.waiting.is_empty());
         if more {
             self.line_up(id, route);
         }
@@ -276,13 +267,7 @@ impl Dispatch {
         }
     }
 
-    pub(super) fn hand_over(
-        &mut self,
-        id: ClientId,
-        server_id: ServerId,
-        key: Key,
-        out: &mut Vec<Effect>,
-    ) {
+    pub(super) fn hand_over(&mut self, id: ClientId, server_id: ServerId, key: Key, out: &mut Vec<Effect>) {
         let Some(request) = self.requests.get(key) else {
             return;
         };
@@ -294,11 +279,7 @@ impl Dispatch {
             client.handed_at = Some(server_id);
         }
         if let Some(message) = &request.message {
-            out.push(Effect::Forward {
-                server: server_id,
-                request: RequestId(key),
-                message: message.clone(),
-            });
+            out.push(Effect::Forward { server: server_id, request: RequestId(key), message: message.clone() });
         }
     }
 
@@ -308,8 +289,15 @@ impl Dispatch {
             return;
         };
         client.handed -= 1;
-        let free = client.handed == 0 && client.line.is_none() && !client.waiting.is_empty();
-        if free {
+        if client.handed == 0 {
+            self.advance_unlined(now_ms, id, out);
+        }
+    }
+
+    /// What kept a client out of every line may be over.
+    pub(super) fn advance_unlined(&mut self, now_ms: u64, id: ClientId, out: &mut Vec<Effect>) {
+        let stands_aside = self.clients.get(id.0).is_some_and(|c| c.line.is_none() && !c.waiting.is_empty());
+        if stands_aside {
             self.advance(now_ms, id, out);
             if let Some(Line::Server(server)) = self.clients.get(id.0).and_then(|c| c.line) {
                 self.serve_line(now_ms, server, out);
@@ -323,9 +311,7 @@ impl Dispatch {
         if let Some(client) = self.clients.get_mut(id.0) {
             client.waiting.pop_front();
             client.waiting_quota.sub(bytes);
-            if client.parked == Some(Parked::ForOwn)
-                && self.config.client_waiting.is_half_empty(client.waiting_quota)
-            {
+            if client.parked == Some(Parked::ForOwn) && self.config.client_waiting.is_half_empty(client.waiting_quota) {
                 client.parked = None;
                 out.push(Effect::Resume { client: id });
             }
@@ -372,24 +358,15 @@ impl Dispatch {
     pub(super) fn waiting_deadline(&self) -> Option<u64> {
         let (_, oldest) = self.requests.oldest_waiting()?;
         Some(if self.available == 0 {
-            oldest
-                .since_ms
-                .max(self.none_since_ms)
-                .saturating_add(self.config.wait_deadline_ms)
+            oldest.since_ms.max(self.none_since_ms).saturating_add(self.config.wait_deadline_ms)
         } else {
-            oldest
-                .since_ms
-                .saturating_add(self.config.answer_deadline_ms)
+            oldest.since_ms.saturating_add(self.config.answer_deadline_ms)
         })
     }
 
     pub(super) fn handed_deadline(&self) -> Option<u64> {
         let (_, oldest) = self.requests.oldest_handed()?;
-        Some(
-            oldest
-                .since_ms
-                .saturating_add(self.config.answer_deadline_ms),
-        )
+        Some(oldest.since_ms.saturating_add(self.config.answer_deadline_ms))
     }
 
     /// Refuses the oldest waiting request of its client.
@@ -427,16 +404,12 @@ impl Dispatch {
         let Some(message) = self.requests.take_message(key) else {
             return;
         };
-        let Some(&super::requests::Request { client, bytes, place, .. }) = self.requests.get(key)
-        else {
+        let Some(&super::requests::Request { client, bytes, place, .. }) = self.requests.get(key) else {
             return;
         };
         self.refuse(client, message, Refusal::NoAnswer, out);
         if let Place::Handed(id) = place {
-            let lock_step = self
-                .servers
-                .get(id.0)
-                .is_some_and(|server| server.pace == Pace::LockStep);
+            let lock_step = self.servers.get(id.0).is_some_and(|server| server.pace == Pace::LockStep);
             if lock_step {
                 // It takes nothing new before it has replied, so it must not keep clients either.
                 self.requests.relocate(key, Place::Overdue(id), now_ms);
@@ -453,19 +426,9 @@ impl Dispatch {
     }
 
     /// The broker's own answer, unless the client left.
-    pub(super) fn refuse(
-        &self,
-        client: ClientId,
-        message: Message,
-        why: Refusal,
-        out: &mut Vec<Effect>,
-    ) {
+    pub(super) fn refuse(&self, client: ClientId, message: Message, why: Refusal, out: &mut Vec<Effect>) {
         if self.clients.get(client.0).is_some() {
-            out.push(Effect::Refuse {
-                client,
-                message,
-                why,
-            });
+            out.push(Effect::Refuse { client, message, why });
         }
     }
 }

@@ -48,13 +48,7 @@ pub(super) struct Requests {
 
 impl Requests {
     /// A new request at the end of the queue that `place` belongs to.
-    pub(super) fn insert(
-        &mut self,
-        client: ClientId,
-        message: Message,
-        place: Place,
-        now_ms: u64,
-    ) -> Key {
+    pub(super) fn insert(&mut self, client: ClientId, message: Message, place: Place, now_ms: u64) -> Key {
         let bytes = message.wire().len();
         let key = self.slab.insert(Request {
             client,

@@ -41,10 +41,7 @@ struct Entry<T> {
 
 impl<T> Default for Slab<T> {
     fn default() -> Self {
-        Self {
-            entries: Vec::new(),
-            free: Vec::new(),
-        }
+        Self { entries: Vec::new(), free: Vec::new() }
     }
 }
 
@@ -53,34 +50,21 @@ impl<T> Slab<T> {
         if let Some(index) = self.free.pop() {
             let entry = &mut self.entries[index as usize];
             entry.value = Some(value);
-            return Key {
-                index,
-                generation: entry.generation,
-            };
+            return Key { index, generation: entry.generation };
         }
         let index = self.entries.len() as u32; // every user bounds its slab far below 2^32
-        self.entries.push(Entry {
-            generation: 0,
-            value: Some(value),
-        });
-        Key {
-            index,
-            generation: 0,
-        }
+        self.entries.push(Entry { generation: 0, value: Some(value) });
+        Key { index, generation: 0 }
     }
 
     pub(super) fn get(&self, key: Key) -> Option<&T> {
         let entry = self.entries.get(key.index as usize)?;
-        (entry.generation == key.generation)
-            .then_some(entry.value.as_ref())
-            .flatten()
+        (entry.generation == key.generation).then_some(entry.value.as_ref()).flatten()
     }
 
     pub(super) fn get_mut(&mut self, key: Key) -> Option<&mut T> {
         let entry = self.entries.get_mut(key.index as usize)?;
-        (entry.generation == key.generation)
-            .then_some(entry.value.as_mut())
-            .flatten()
+        (entry.generation == key.generation).then_some(entry.value.as_mut()).flatten()
     }
 
     pub(super) fn remove(&mut self, key: Key) -> Option<T> {
@@ -101,10 +85,7 @@ impl<T> Slab<T> {
     /// In order of place, which is stable from run to run.
     pub(super) fn iter(&self) -> impl Iterator<Item = (Key, &T)> {
         self.entries.iter().enumerate().filter_map(|(index, entry)| {
-            let key = Key {
-                index: index as u32,
-                generation: entry.generation,
-            };
+            let key = Key { index: index as u32, generation: entry.generation };
             entry.value.as_ref().map(|value| (key, value))
         })
     }

@@ -11,18 +11,9 @@ struct Bench {
 
 fn config() -> DispatchConfig {
     DispatchConfig {
-        client_waiting: Quota {
-            messages: 4,
-            bytes: 400,
-        },
-        total_waiting: Quota {
-            messages: 8,
-            bytes: 800,
-        },
-        server_window: Quota {
-            messages: 3,
-            bytes: 300,
-        },
+        client_waiting: Quota { messages: 4, bytes: 400 },
+        total_waiting: Quota { messages: 8, bytes: 800 },
+        server_window: Quota { messages: 3, bytes: 300 },
         wait_deadline_ms: 50,
         answer_deadline_ms: 300,
     }
@@ -30,39 +21,29 @@ fn config() -> DispatchConfig {
 
 impl Bench {
     fn new() -> Self {
-        Self {
-            dispatch: Dispatch::new(config(), 0),
-            out: Vec::new(),
-            now_ms: 0,
-        }
+        Self { dispatch: Dispatch::new(config(), 0), out: Vec::new(), now_ms: 0 }
     }
 
     fn server(&mut self, pace: Pace) -> ServerId {
-        self.dispatch
-            .server_joined(self.now_ms, pace, true, &mut self.out)
+        self.dispatch.server_joined(self.now_ms, pace, true, &mut self.out)
     }
 
     /// Whether it was taken.
     fn ask(&mut self, client: ClientId, body: &str) -> bool {
         let message = Message::single(body.as_bytes());
-        self.dispatch
-            .request(self.now_ms, client, message, &mut self.out)
-            .is_ok()
+        self.dispatch.request(self.now_ms, client, message, &mut self.out).is_ok()
     }
 
     fn reply(&mut self, server: ServerId, request: RequestId) -> Result<ClientId, Stray> {
-        self.dispatch
-            .reply(self.now_ms, server, request, &mut self.out)
+        self.dispatch.reply(self.now_ms, server, request, &mut self.out)
     }
 
     fn leave(&mut self, server: ServerId) {
-        self.dispatch
-            .server_left(self.now_ms, server, &mut self.out);
+        self.dispatch.server_left(self.now_ms, server, &mut self.out);
     }
 
     fn ready(&mut self, server: ServerId, ready: bool) {
-        self.dispatch
-            .server_ready(self.now_ms, server, ready, &mut self.out);
+        self.dispatch.server_ready(self.now_ms, server, ready, &mut self.out);
     }
 
     fn tick(&mut self, now_ms: u64) {
@@ -74,11 +55,7 @@ impl Bench {
     fn forwards(&mut self) -> Vec<(ServerId, RequestId, String)> {
         let mut found = Vec::new();
         self.out.retain(|effect| match effect {
-            Effect::Forward {
-                server,
-                request,
-                message,
-            } => {
+            Effect::Forward { server, request, message } => {
                 found.push((*server, *request, text(message)));
                 false
             }
@@ -90,11 +67,7 @@ impl Bench {
     fn refusals(&mut self) -> Vec<(ClientId, String, Refusal)> {
         let mut found = Vec::new();
         self.out.retain(|effect| match effect {
-            Effect::Refuse {
-                client,
-                message,
-                why,
-            } => {
+            Effect::Refuse { client, message, why } => {
                 found.push((*client, text(message), *why));
                 false
             }
@@ -117,10 +90,7 @@ fn text(message: &Message) -> String {
 fn a_lock_step_server_has_one_request_at_a_time_and_clients_take_turns() {
     let mut bench = Bench::new();
     let server = bench.server(Pace::LockStep);
-    let (a, b) = (
-        bench.dispatch.client_joined(),
-        bench.dispatch.client_joined(),
-    );
+    let (a, b) = (bench.dispatch.client_joined(), bench.dispatch.client_joined());
     for (client, body) in [(a, "a1"), (a, "a2"), (a, "a3"), (b, "b1"), (b, "b2")] {
         assert!(bench.ask(client, body));
     }
@@ -178,10 +148,7 @@ fn a_lost_server_answers_unknown_for_what_it_had_and_the_rest_moves() {
     assert_eq!(Refusal::ServerLost.outcome(), Outcome::Unknown);
     let moved = bench.forwards();
     assert_eq!(
-        moved
-            .iter()
-            .map(|(server, _, body)| (*server, body.as_str()))
-            .collect::<Vec<_>>(),
+        moved.iter().map(|(server, _, body)| (*server, body.as_str())).collect::<Vec<_>>(),
         [(second, "4"), (second, "5")]
     );
 }
@@ -199,10 +166,7 @@ fn a_draining_server_finishes_what_it_has_before_its_client_moves() {
     assert!(bench.forwards().is_empty(), "2 would overtake 1");
     assert_eq!(bench.reply(first, request), Ok(client));
     let forwards = bench.forwards();
-    assert_eq!(
-        (forwards.len(), forwards[0].0, forwards[0].2.as_str()),
-        (1, second, "2")
-    );
+    assert_eq!((forwards.len(), forwards[0].0, forwards[0].2.as_str()), (1, second, "2"));
 }
 
 #[test]
@@ -216,10 +180,7 @@ fn without_a_server_requests_wait_until_the_deadline_or_the_next_server() {
     bench.tick(49);
     assert!(bench.refusals().is_empty());
     bench.tick(50);
-    assert_eq!(
-        bench.refusals(),
-        [(client, "1".to_string(), Refusal::NoServer)]
-    );
+    assert_eq!(bench.refusals(), [(client, "1".to_string(), Refusal::NoServer)]);
     assert_eq!(Refusal::NoServer.outcome(), Outcome::Rejected);
     bench.server(Pace::LockStep);
     assert_eq!(bench.bodies(), ["2"]);
@@ -228,9 +189,7 @@ fn without_a_server_requests_wait_until_the_deadline_or_the_next_server() {
 #[test]
 fn a_server_not_yet_ready_gets_nothing() {
     let mut bench = Bench::new();
-    let server = bench
-        .dispatch
-        .server_joined(0, Pace::Window, false, &mut bench.out);
+    let server = bench.dispatch.server_joined(0, Pace::Window, false, &mut bench.out);
     let client = bench.dispatch.client_joined();
     bench.ask(client, "1");
     assert!(bench.forwards().is_empty());
@@ -248,10 +207,7 @@ fn a_silent_lock_step_server_loses_its_clients_until_it_replies() {
     bench.now_ms = 100;
     bench.ask(client, "2");
     bench.tick(300);
-    assert_eq!(
-        bench.refusals(),
-        [(client, "1".to_string(), Refusal::NoAnswer)]
-    );
+    assert_eq!(bench.refusals(), [(client, "1".to_string(), Refusal::NoAnswer)]);
     assert_eq!(bench.dispatch.load().available_servers, 0);
     // The late reply reaches nobody, but the server is good again.
     assert_eq!(bench.reply(silent, first), Err(Stray::NotOutstanding));
@@ -273,21 +229,14 @@ fn a_silent_window_server_frees_the_place_of_what_it_lost() {
     bench.tick(300);
     let refused: Vec<_> = bench.refusals().into_iter().map(|r| r.1).collect();
     assert_eq!(refused, ["1", "3"]);
-    assert_eq!(
-        bench.reply(server, handed[0].1),
-        Err(Stray::NotOutstanding),
-        "answered twice"
-    );
+    assert_eq!(bench.reply(server, handed[0].1), Err(Stray::NotOutstanding), "answered twice");
 }
 
 #[test]
 fn replies_reach_their_own_request_only_once() {
     let mut bench = Bench::new();
     let (one, two) = (bench.server(Pace::Window), bench.server(Pace::Window));
-    let (a, b) = (
-        bench.dispatch.client_joined(),
-        bench.dispatch.client_joined(),
-    );
+    let (a, b) = (bench.dispatch.client_joined(), bench.dispatch.client_joined());
     bench.ask(a, "a");
     bench.ask(b, "b");
     let handed = bench.forwards();
@@ -297,10 +246,7 @@ fn replies_reach_their_own_request_only_once() {
     bench.dispatch.client_left(b, &mut bench.out);
     assert_eq!(bench.reply(two, handed[1].1), Err(Stray::ClientGone));
     assert!(RequestId::from_frame(b"short").is_none());
-    assert_eq!(
-        RequestId::from_frame(&handed[0].1.to_bytes()),
-        Some(handed[0].1)
-    );
+    assert_eq!(RequestId::from_frame(&handed[0].1.to_bytes()), Some(handed[0].1));
 }
 
 #[test]
@@ -354,10 +300,7 @@ fn a_request_larger_than_every_bound_goes_alone() {
     let server = bench.server(Pace::Window);
     let (_, request, _) = bench.forwards().remove(0);
     assert!(bench.ask(client, "small"));
-    assert!(
-        bench.forwards().is_empty(),
-        "the window is full of the huge one"
-    );
+    assert!(bench.forwards().is_empty(), "the window is full of the huge one");
     bench.reply(server, request).unwrap();
     assert_eq!(bench.bodies(), ["small"]);
 }
@@ -373,10 +316,7 @@ fn stopping_answers_everything() {
     bench.dispatch.stop(&mut bench.out);
     assert_eq!(
         bench.refusals(),
-        [
-            (client, "2".to_string(), Refusal::Stopping),
-            (client, "1".to_string(), Refusal::StoppedUnanswered),
-        ]
+        [(client, "2".to_string(), Refusal::Stopping), (client, "1".to_string(), Refusal::StoppedUnanswered),]
     );
     assert!(bench.dispatch.is_idle());
 }

@@ -181,9 +181,10 @@ impl Hub {
     fn disconnect_largest(&mut self) {
         let live = self.subscribers.iter().flatten().filter(|s| !s.outbox.is_closed());
         let sizes = live.map(|s| (s.outbox.queued_bytes(), &s.outbox));
-        let (total, largest) = sizes.fold((0, None), |(total, largest): (usize, Option<(usize, &Outbox)>), (bytes, outbox)| {
-            (total + bytes, largest.filter(|(most, _)| *most >= bytes).or(Some((bytes, outbox))))
-        });
+        let (total, largest) =
+            sizes.fold((0, None), |(total, largest): (usize, Option<(usize, &Outbox)>), (bytes, outbox)| {
+                (total + bytes, largest.filter(|(most, _)| *most >= bytes).or(Some((bytes, outbox))))
+            });
         if total > self.pressure_bytes
             && let Some((_, outbox)) = largest
         {
@@ -254,7 +255,11 @@ impl Publisher {
     /// `false`: the publisher takes no subscriptions and was disconnected. It is told everything when it comes back,
     /// whereas a subscription dropped here would be lost for good.
     fn tell(&self, (commands, count): &(Bytes, usize), (messages, _): &(Bytes, usize)) -> bool {
-        let told = if self.speaks_3_1 { self.outbox.append_wire(commands, 0) } else { self.outbox.append_wire(messages, *count) };
+        let told = if self.speaks_3_1 {
+            self.outbox.append_wire(commands, 0)
+        } else {
+            self.outbox.append_wire(messages, *count)
+        };
         match told {
             Ok(()) => self.outbox.flush(),
             Err(PushError::Closed) => {}

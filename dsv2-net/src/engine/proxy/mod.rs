@@ -117,7 +117,12 @@ impl Proxy {
         let total_cap = &mut publisher_limits.outbox_total_cap_bytes;
         *total_cap = (*total_cap).max(4 * table_bytes);
         let shared = Arc::new(Shared {
-            hub: Mutex::new(Hub::new(config.match_mode, config.subscriptions, config.slow_policy, &config.subscriber_limits)),
+            hub: Mutex::new(Hub::new(
+                config.match_mode,
+                config.subscriptions,
+                config.slow_policy,
+                &config.subscriber_limits,
+            )),
             publishers: Arc::new(LocalSocket::new(SocketType::Xsub, publisher_limits)),
             subscribers: Arc::new(LocalSocket::new(SocketType::Xpub, config.subscriber_limits)),
         });

@@ -166,11 +166,7 @@ impl Subscriptions {
     }
 
     /// Adds `topic` to what `peer` holds. On an error nothing changed.
-    pub fn subscribe(
-        &mut self,
-        peer: PeerIndex,
-        topic: &[u8],
-    ) -> Result<Subscribed, SubscribeRefused> {
+    pub fn subscribe(&mut self, peer: PeerIndex, topic: &[u8]) -> Result<Subscribed, SubscribeRefused> {
         if topic.len() > self.limits.topic_cap_bytes {
             return Err(SubscribeRefused::TopicTooLong);
         }
@@ -191,10 +187,7 @@ impl Subscriptions {
             Some(id) => (id, Subscribed::Joined),
             None => {
                 let id = self.add_topic(topic)?;
-                (
-                    id,
-                    Subscribed::First(self.topics[id as usize].name.clone()),
-                )
+                (id, Subscribed::First(self.topics[id as usize].name.clone()))
             }
         };
         self.link(peer, id);
@@ -226,24 +219,18 @@ impl Subscriptions {
         };
         // Taken as a whole, so that the memory of a large subscriber is returned.
         let held = std::mem::take(&mut entry.held);
-        held.into_iter()
-            .filter_map(|(id, position)| self.unlink(id, position))
-            .collect()
+        held.into_iter().filter_map(|(id, position)| self.unlink(id, position)).collect()
     }
 
     /// The subscribers of a message on `topic`, each once, in no particular order.
     #[inline]
     pub fn matching(&mut self, topic: &[u8]) -> &[PeerIndex] {
         let Some(trie) = &self.trie else {
-            return self
-                .by_name
-                .get(topic)
-                .map_or(&[], |&id| &self.topics[id as usize].subscribers);
+            return self.by_name.get(topic).map_or(&[], |&id| &self.topics[id as usize].subscribers);
         };
         self.round += 1;
         self.found.clear();
-        let (topics, peers, found, round) =
-            (&self.topics, &mut self.peers, &mut self.found, self.round);
+        let (topics, peers, found, round) = (&self.topics, &mut self.peers, &mut self.found, self.round);
         trie.visit_prefixes(topic, |id| {
             for &peer in &topics[id as usize].subscribers {
                 let entry = &mut peers[peer as usize];
@@ -277,22 +264,19 @@ impl Subscriptions {
     /// Number of topics that `peer` holds.
     #[must_use]
     pub fn held_by(&self, peer: PeerIndex) -> usize {
-        self.peers
-            .get(peer as usize)
-            .map_or(0, |entry| entry.held.len())
+        self.peers.get(peer as usize).map_or(0, |entry| entry.held.len())
     }
 
     fn add_topic(&mut self, topic: &[u8]) -> Result<u32, SubscribeRefused> {
-        let room = self.by_name.len() < self.limits.topics
-            && self.names_bytes + topic.len() <= self.limits.names_cap_bytes;
+        let room =
+            self.by_name.len() < self.limits.topics && self.names_bytes + topic.len() <= self.limits.names_cap_bytes;
         if !room {
             return Err(SubscribeRefused::TableFull);
         }
         let id = match self.free_topics.pop() {
             Some(id) => id,
             None => {
-                let id = u32::try_from(self.topics.len())
-                    .map_err(|_| SubscribeRefused::TableFull)?;
+                let id = u32::try_from(self.topics.len()).map_err(|_| SubscribeRefused::TableFull)?;
                 self.topics.push(Topic::default());
                 id
             }

@@ -39,10 +39,7 @@ fn prefix_delivers_once_per_subscriber() {
 #[test]
 fn the_other_subscriber_of_a_topic_keeps_it() {
     let mut index = index(MatchMode::Exact);
-    assert_eq!(
-        index.subscribe(0, b"t"),
-        Ok(Subscribed::First(Bytes::from_static(b"t")))
-    );
+    assert_eq!(index.subscribe(0, b"t"), Ok(Subscribed::First(Bytes::from_static(b"t"))));
     assert_eq!(index.subscribe(1, b"t"), Ok(Subscribed::Joined));
     assert_eq!(index.subscribe(1, b"t"), Ok(Subscribed::Already));
     assert_eq!(index.unsubscribe(0, b"t"), Unsubscribed::Left);
@@ -58,13 +55,8 @@ fn the_other_subscriber_of_a_topic_keeps_it() {
 
 #[test]
 fn every_bound_refuses_and_changes_nothing() {
-    let limits = SubscriptionLimits {
-        topic_cap_bytes: 4,
-        topics_per_peer: 2,
-        topics: 3,
-        subscriptions: 5,
-        names_cap_bytes: 9,
-    };
+    let limits =
+        SubscriptionLimits { topic_cap_bytes: 4, topics_per_peer: 2, topics: 3, subscriptions: 5, names_cap_bytes: 9 };
     let mut index = Subscriptions::new(MatchMode::Prefix, limits);
     let refused = SubscribeRefused::TopicTooLong;
     assert_eq!(index.subscribe(0, b"12345"), Err(refused));
@@ -147,11 +139,8 @@ fn apply(mode: MatchMode, index: &mut Subscriptions, model: &mut Model, op: &Op)
         Op::RemovePeer(peer) => {
             let before: BTreeSet<_> = model.0.iter().map(|(_, topic)| topic.clone()).collect();
             model.0.retain(|(other, _)| other != peer);
-            let gone: BTreeSet<_> = before
-                .into_iter()
-                .filter(|topic| model.holders(topic) == 0)
-                .map(Bytes::from)
-                .collect();
+            let gone: BTreeSet<_> =
+                before.into_iter().filter(|topic| model.holders(topic) == 0).map(Bytes::from).collect();
             let withdrawn: BTreeSet<_> = index.remove_peer(*peer).into_iter().collect();
             assert_eq!(withdrawn, gone);
         }

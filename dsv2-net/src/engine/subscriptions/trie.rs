@@ -23,10 +23,7 @@ const ROOT: u32 = 0;
 
 impl Default for Trie {
     fn default() -> Self {
-        Self {
-            nodes: vec![Node::default()],
-            free: Vec::new(),
-        }
+        Self { nodes: vec![Node::default()], free: Vec::new() }
     }
 }
 
@@ -38,11 +35,7 @@ impl Trie {
         while let Some(&first) = rest.first() {
             match self.child(at, first) {
                 Err(place) => {
-                    let leaf = self.alloc(Node {
-                        label: rest.into(),
-                        value: Some(value),
-                        children: Vec::new(),
-                    });
+                    let leaf = self.alloc(Node { label: rest.into(), value: Some(value), children: Vec::new() });
                     self.node_mut(at).children.insert(place, (first, leaf));
                     return;
                 }
@@ -112,9 +105,7 @@ impl Trie {
     }
 
     fn child(&self, at: u32, first: u8) -> Result<usize, usize> {
-        self.node(at)
-            .children
-            .binary_search_by_key(&first, |(byte, _)| *byte)
+        self.node(at).children.binary_search_by_key(&first, |(byte, _)| *byte)
     }
 
     /// Cuts the label of `at` after `length` bytes; the rest, with all it held, becomes its only
@@ -123,15 +114,8 @@ impl Trie {
         let lower = std::mem::take(self.node_mut(at));
         let first = lower.label[length];
         let label = lower.label[..length].into();
-        let lower = self.alloc(Node {
-            label: lower.label[length..].into(),
-            ..lower
-        });
-        *self.node_mut(at) = Node {
-            label,
-            value: None,
-            children: vec![(first, lower)],
-        };
+        let lower = self.alloc(Node { label: lower.label[length..].into(), ..lower });
+        *self.node_mut(at) = Node { label, value: None, children: vec![(first, lower)] };
     }
 
     /// Restores compression: a node without a value and with one child is joined with it.

@@ -6,7 +6,7 @@ use dsv2_core::{EventId, Feed, HistoryPage, HistoryQuery, HistorySpan, Mono, Pos
 
 use super::{Blocked, Phase, Query, Sink, Track, cost_bytes};
 use crate::session::config::SessionConfig;
-use crate::session::io::Delivery;
+use crate::session::io::{Delivery, Order};
 use crate::session::resume::Step;
 
 impl Track {
@@ -29,6 +29,7 @@ impl Track {
             // What a page brings could not be delivered.
             _ if is_full => None,
             Phase::Replay => Some(self.not_before),
+            Phase::Stable => Some(self.compare_at.max(self.not_before)),
             Phase::Live => {
                 let expected = self.expected.as_ref().map(|&(at, _)| at);
                 let repair = self.repair.then_some(self.not_before);
@@ -51,11 +52,11 @@ impl Track {
         if let Some((_, heads)) = self.expected.take_if(|(at, _)| *at <= now)
             && !self.resume.covers(&heads)
         {
-            self.repair = true;
+            (self.repair, self.missed) = (true, true);
         }
         let query = match self.phase {
             Phase::Baseline => Query::End,
-            Phase::Replay => Query::Read,
+            Phase::Replay | Phase::Stable => Query::Read,
             _ if self.repair && self.not_before <= now => Query::Read,
             _ if self.compare_at.max(self.not_before) <= now => {
                 if proxy_up {
@@ -91,13 +92,13 @@ impl Track {
         self.back_off(now, config);
     }
 
-    fn back_off(&mut self, now: Mono, config: &SessionConfig) {
+    pub(super) fn back_off(&mut self, now: Mono, config: &SessionConfig) {
         let pause_ms = (config.backoff_ms << self.failures.min(16)).min(config.backoff_cap_ms);
         self.failures += 1;
         self.not_before = now + Duration::from_millis(pause_ms);
     }
 
-    /// A question was answered.
+    /// A question was answered. `false` if the answer shows that the topic cannot be followed as it was asked.
     pub(in crate::session) fn page(
         &mut self,
         now: Mono,
@@ -105,15 +106,20 @@ impl Track {
         proxy_up: bool,
         config: &SessionConfig,
         sink: &mut Sink<'_>,
-    ) {
-        let Some(query) = self.query.take() else { return };
+    ) -> bool {
+        let Some(query) = self.query.take() else { return true };
         let compare_ms = if proxy_up { config.compare_ms } else { config.poll_ms };
         match query {
             Query::End => {
                 self.resume.merge(&page.heads);
                 sink.advance(Step::Vector(self.feed.clone(), page.heads));
+                if self.order == Order::Stable {
+                    (self.phase, self.failures, self.not_before, self.compare_at) = (Phase::Stable, 0, now, now);
+                    return page.stable.is_some();
+                }
                 self.go_live(now, config, sink);
             }
+            Query::Read if self.phase == Phase::Stable => return self.read_stable(now, page, config, sink),
             Query::Compare => {
                 self.compare_at = now + Duration::from_millis(compare_ms);
                 let heads = page.heads.clone();
@@ -122,6 +128,9 @@ impl Track {
                     self.expected = Some((now + Duration::from_millis(config.grace_ms), heads));
                 }
                 self.unblock(sink);
+                if self.blocked.is_empty() {
+                    self.failures = 0;
+                }
             }
             Query::Read => {
                 self.compare_at = now + Duration::from_millis(compare_ms);
@@ -137,6 +146,7 @@ impl Track {
                 }
             }
         }
+        true
     }
 
     /// Delivers a page's events; `false` if there was no room for all of them.

@@ -10,10 +10,23 @@ use super::*;
 enum Op {
     ClientJoins,
     ClientLeaves(usize),
-    Ask { client: usize, bytes: usize },
-    ServerJoins { lock_step: bool, ready: bool },
+    Ask {
+        client: usize,
+        bytes: usize,
+    },
+    Hold {
+        client: usize,
+        hold: bool,
+    },
+    ServerJoins {
+        lock_step: bool,
+        ready: bool,
+    },
     ServerLeaves(usize),
-    Ready { server: usize, ready: bool },
+    Ready {
+        server: usize,
+        ready: bool,
+    },
     /// The n-th of all that servers have or had: answers also repeat and come late.
     Reply(usize),
     ReplyStale(usize),
@@ -25,6 +38,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => Just(Op::ClientJoins),
         1 => any::<usize>().prop_map(Op::ClientLeaves),
         20 => (any::<usize>(), 1..150usize).prop_map(|(client, bytes)| Op::Ask { client, bytes }),
+        2 => (any::<usize>(), any::<bool>()).prop_map(|(client, hold)| Op::Hold { client, hold }),
         2 => (any::<bool>(), any::<bool>()).prop_map(|(lock_step, ready)| Op::ServerJoins { lock_step, ready }),
         1 => any::<usize>().prop_map(Op::ServerLeaves),
         2 => (any::<usize>(), any::<bool>()).prop_map(|(server, ready)| Op::Ready { server, ready }),
@@ -54,6 +68,7 @@ struct Books {
     next: u64,
     clients: Vec<ClientId>,
     parked: BTreeSet<ClientId>,
+    on_hold: BTreeSet<ClientId>,
     servers: BTreeMap<ServerId, ServerSeen>,
     stale: Vec<(ServerId, RequestId)>,
     owner: BTreeMap<u64, ClientId>,
@@ -81,16 +96,8 @@ impl Books {
     fn absorb(&mut self, out: &mut Vec<Effect>, limits: &DispatchConfig) {
         for effect in out.drain(..) {
             match effect {
-                Effect::Forward {
-                    server,
-                    request,
-                    message,
-                } => self.forwarded(server, request, &message, limits),
-                Effect::Refuse {
-                    client,
-                    message,
-                    why,
-                } => self.refused(client, decode(&message), why),
+                Effect::Forward { server, request, message } => self.forwarded(server, request, &message, limits),
+                Effect::Refuse { client, message, why } => self.refused(client, decode(&message), why),
                 Effect::Resume { client } => {
                     assert!(self.parked.remove(&client), "resumed without being parked");
                 }
@@ -98,34 +105,22 @@ impl Books {
         }
     }
 
-    fn forwarded(
-        &mut self,
-        id: ServerId,
-        request: RequestId,
-        message: &Message,
-        limits: &DispatchConfig,
-    ) {
+    fn forwarded(&mut self, id: ServerId, request: RequestId, message: &Message, limits: &DispatchConfig) {
         let number = decode(message);
         let owner = self.owner[&number];
         assert_eq!(self.fate[&number], Fate::Waiting);
+        assert!(!self.on_hold.contains(&owner), "handed over for a client on hold");
         let next = self.queue.get_mut(&owner).and_then(VecDeque::pop_front);
         assert_eq!(next, Some(number), "order of a client was broken");
-        let elsewhere = self.fate.iter().any(|(other, fate)| {
-            self.owner[other] == owner && matches!(fate, Fate::Handed(at) if *at != id)
-        });
-        assert!(
-            !elsewhere,
-            "handed to a second server while the first has some"
-        );
+        let elsewhere = self
+            .fate
+            .iter()
+            .any(|(other, fate)| self.owner[other] == owner && matches!(fate, Fate::Handed(at) if *at != id));
+        assert!(!elsewhere, "handed to a second server while the first has some");
         self.fate.insert(number, Fate::Handed(id));
-        let server = self
-            .servers
-            .get_mut(&id)
-            .expect("forwarded to a server that left");
+        let server = self.servers.get_mut(&id).expect("forwarded to a server that left");
         assert!(server.ready, "forwarded to a server that is not ready");
-        server
-            .has
-            .insert(request, (number, message.wire().len(), true));
+        server.has.insert(request, (number, message.wire().len(), true));
         if server.lock_step {
             assert_eq!(server.has.len(), 1, "two requests at a lock-step server");
             return;
@@ -198,6 +193,7 @@ impl World {
             Op::ClientJoins => self.books.clients.push(self.dispatch.client_joined()),
             Op::ClientLeaves(n) => self.client_leaves(n),
             Op::Ask { client, bytes } => self.ask(client, bytes),
+            Op::Hold { client, hold } => self.hold(client, hold),
             Op::ServerJoins { lock_step, ready } => self.server_joins(lock_step, ready),
             Op::ServerLeaves(n) => {
                 let ids: Vec<_> = self.books.servers.keys().copied().collect();
@@ -215,16 +211,13 @@ impl World {
                     if let Some(seen) = self.books.servers.get_mut(&id) {
                         seen.ready = ready;
                     }
-                    self.dispatch
-                        .server_ready(self.now_ms, id, ready, &mut self.out);
+                    self.dispatch.server_ready(self.now_ms, id, ready, &mut self.out);
                 }
             }
             Op::Reply(n) => self.reply(n),
             Op::ReplyStale(n) => {
                 if let Some((server, request)) = pick(&self.books.stale, n) {
-                    let got = self
-                        .dispatch
-                        .reply(self.now_ms, server, request, &mut self.out);
+                    let got = self.dispatch.reply(self.now_ms, server, request, &mut self.out);
                     assert_eq!(got, Err(Stray::NotOutstanding));
                 }
             }
@@ -250,23 +243,23 @@ impl World {
         self.dispatch.client_left(id, &mut self.out);
     }
 
-    fn server_joins(&mut self, lock_step: bool, ready: bool) {
-        let pace = if lock_step {
-            Pace::LockStep
-        } else {
-            Pace::Window
+    fn hold(&mut self, n: usize, hold: bool) {
+        let Some(id) = pick(&self.books.clients, n) else {
+            return;
         };
-        let id = self
-            .dispatch
-            .server_joined(self.now_ms, pace, ready, &mut self.out);
-        self.books.servers.insert(
-            id,
-            ServerSeen {
-                lock_step,
-                ready,
-                has: BTreeMap::new(),
-            },
-        );
+        if hold {
+            self.books.on_hold.insert(id);
+            self.dispatch.hold(id);
+        } else {
+            self.books.on_hold.remove(&id);
+            self.dispatch.release(self.now_ms, id, &mut self.out);
+        }
+    }
+
+    fn server_joins(&mut self, lock_step: bool, ready: bool) {
+        let pace = if lock_step { Pace::LockStep } else { Pace::Window };
+        let id = self.dispatch.server_joined(self.now_ms, pace, ready, &mut self.out);
+        self.books.servers.insert(id, ServerSeen { lock_step, ready, has: BTreeMap::new() });
     }
 
     fn ask(&mut self, n: usize, bytes: usize) {
@@ -281,9 +274,7 @@ impl World {
         self.books.next += 1;
         self.books.owner.insert(number, id);
         let message = encode(number, bytes);
-        let taken = self
-            .dispatch
-            .request(self.now_ms, id, message.clone(), &mut self.out);
+        let taken = self.dispatch.request(self.now_ms, id, message.clone(), &mut self.out);
         match taken {
             Ok(()) => {
                 self.books.fate.insert(number, Fate::Waiting);
@@ -306,9 +297,7 @@ impl World {
         let Some((id, request)) = pick(&open, n) else {
             return;
         };
-        let got = self
-            .dispatch
-            .reply(self.now_ms, id, request, &mut self.out);
+        let got = self.dispatch.reply(self.now_ms, id, request, &mut self.out);
         let server = self.books.servers.get_mut(&id).expect("picked above");
         let (number, _, awaited) = server.has.remove(&request).expect("picked above");
         let owner = self.books.owner[&number];
@@ -329,9 +318,7 @@ impl World {
         let queued: usize = self.books.queue.values().map(VecDeque::len).sum();
         assert_eq!(load.waiting.messages, queued);
         assert!(load.waiting.messages <= self.limits.total_waiting.messages);
-        assert!(
-            load.waiting.bytes <= self.limits.total_waiting.bytes || load.waiting.messages == 1
-        );
+        assert!(load.waiting.bytes <= self.limits.total_waiting.bytes || load.waiting.messages == 1);
         for queue in self.books.queue.values() {
             assert!(queue.len() <= self.limits.client_waiting.messages);
         }
@@ -365,6 +352,9 @@ impl World {
 
     /// An able server joins and answers at once whatever comes: everything must flow to it.
     fn flow(&mut self) {
+        for n in 0..self.books.clients.len() {
+            self.apply(&Op::Hold { client: n, hold: false });
+        }
         for id in self.books.servers.keys().copied().collect::<Vec<_>>() {
             self.apply(&Op::Ready { server: 0, ready: true });
             self.dispatch.server_left(self.now_ms, id, &mut self.out);

@@ -1,0 +1,215 @@
+//! `dsv2 up`, and the same from single parts that are killed and started again.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use crate::harness::{Place, Process, eventually};
+
+fn up(place: &Place, more: &[&str]) -> Process {
+    let args: Vec<&str> = ["up", "--data", "data"].iter().chain(more).copied().collect();
+    let up = place.start("dsv2", &args);
+    assert!(up.expect("ready ").starts_with("ready clients=tcp://"));
+    up
+}
+
+#[test]
+fn up_says_ready_keeps_users_and_ends_cleanly() {
+    let place = Place::new();
+    let cluster = up(&place, &["--servers", "3", "--bots", "1"]);
+    place.json("dsv2-client", &["--user", "ana", "--json", "login"]);
+    for server in ["server1", "server2", "server3"] {
+        let users = place.path(&format!("data/{server}/users.json"));
+        eventually("the login reaches every server's users.json", || {
+            std::fs::read_to_string(&users).is_ok_and(|text| text.lines().any(|line| line.contains("\"ana\"")))
+        });
+    }
+    let taken = place.run("dsv2", &["up", "--data", "other"]);
+    assert_eq!(taken.status.code(), Some(1), "{taken:?}");
+    assert!(taken.err.contains("taken") && taken.err.contains("--base-port"), "{taken:?}");
+    let log = cluster.log();
+    for needle in ["clock=", "coordinator=", "replicado"] {
+        assert!(log.contains(needle), "no {needle} in the log:\n{log}");
+    }
+    assert!(cluster.stop("INT").success());
+    let inspected = place.json("dsv2", &["inspect", "data", "--json"]);
+    assert_eq!(inspected.len(), 3, "{inspected:?}");
+    assert!(inspected.iter().all(|server| server["sound"] == true), "{inspected:?}");
+}
+
+#[test]
+fn up_goes_on_where_it_was() {
+    let place = Place::new();
+    let cluster = up(&place, &["--serde", "msgpack"]);
+    place.json("dsv2-client", &["--user", "ana", "--json", "create", "dev"]);
+    place.json("dsv2-client", &["--user", "ana", "--json", "publish", "dev", "antes"]);
+    assert!(cluster.stop("TERM").success());
+    let again = up(&place, &[]);
+    let history = place.json("dsv2-client", &["--user", "ana", "--json", "history", "dev"]);
+    assert_eq!(history.iter().map(|message| &message["message"]).collect::<Vec<_>>(), ["antes"]);
+    assert!(again.stop("INT").success());
+}
+
+/// A cluster of single processes.
+struct Parts<'a> {
+    place: &'a Place,
+    broker: Process,
+    proxy: Process,
+    reference: Process,
+    servers: Vec<Option<Process>>,
+}
+
+impl<'a> Parts<'a> {
+    fn start(place: &'a Place) -> Self {
+        let ready = |program: &str, args: &[&str], part: &str| {
+            let process = place.start(program, args);
+            process.expect(&format!("ready {part}"));
+            process
+        };
+        let broker = ready("dsv2-broker", &[], "broker");
+        let proxy = ready("dsv2-proxy", &[], "proxy");
+        let reference = ready("dsv2-reference", &["--data", "reference"], "reference");
+        let mut parts = Self { place, broker, proxy, reference, servers: vec![None, None, None] };
+        (0..3).for_each(|index| parts.start_server(index));
+        parts.wait_until(3);
+        parts
+    }
+
+    fn start_server(&mut self, index: usize) {
+        let name = format!("s{}", index + 1);
+        let link = format!("tcp://127.0.0.1:{}", usize::from(self.place.base()) + 5 + index);
+        let server = self
+            .place
+            .start("dsv2-server", &["--name", &name, "--data", &name, "--voters", "s1,s2,s3", "--link", &link]);
+        server.expect("ready server");
+        self.servers[index] = Some(server);
+    }
+
+    fn kill_server(&mut self, index: usize) {
+        self.servers[index].take().expect("it runs").kill();
+    }
+
+    fn status(&self) -> Vec<Value> {
+        let finished = self.place.run("dsv2", &["status", "--json", "--timeout", "2"]);
+        let Some(Value::Object(mut status)) = finished.objects().pop() else { return Vec::new() };
+        status.remove("servers").and_then(|servers| servers.as_array().cloned()).unwrap_or_default()
+    }
+
+    /// Waits until so many servers are ready, follow one coordinator, and hold the same.
+    fn wait_until(&self, servers: usize) {
+        eventually("the servers are ready and equal", || {
+            let status = self.status();
+            let distinct = |field: &str| status.iter().map(|server| server[field].to_string()).collect::<BTreeSet<_>>();
+            status.len() == servers
+                && status.iter().all(|server| server["ready"] == true && server["coordinator"].is_string())
+                && distinct("coordinator").len() == 1
+                && distinct("position").len() == 1
+        });
+    }
+
+    fn publish(&self, text: &str) {
+        let said =
+            self.place.json("dsv2-client", &["--user", "ana", "--json", "--timeout", "30", "publish", "dev", text]);
+        assert_eq!(said[0]["level"], "quorum", "{said:?}");
+    }
+
+    fn history(&self) -> Vec<String> {
+        let history = self.place.json("dsv2-client", &["--json", "--timeout", "30", "history", "dev"]);
+        history.iter().map(|message| message["message"].as_str().unwrap_or_default().to_owned()).collect()
+    }
+
+    fn stop(self) {
+        for process in self.servers.into_iter().flatten().chain([self.broker, self.proxy, self.reference]) {
+            assert!(process.stop("TERM").success());
+        }
+    }
+}
+
+#[test]
+fn servers_are_killed_and_started_again_and_nothing_is_lost() {
+    let place = Place::new();
+    let mut parts = Parts::start(&place);
+    place.json("dsv2-client", &["--user", "ana", "--json", "create", "dev"]);
+    let mut told = Vec::new();
+    for index in 0..3 {
+        for when in ["before", "while down", "after"] {
+            match when {
+                "while down" => parts.kill_server(index),
+                "after" => parts.start_server(index),
+                _ => {}
+            }
+            let text = format!("{when} s{}", index + 1);
+            parts.publish(&text);
+            told.push(text);
+        }
+        parts.wait_until(3);
+    }
+    assert_eq!(parts.history(), told);
+    parts.stop();
+    for server in ["s1", "s2", "s3"] {
+        let inspected = place.json("dsv2", &["inspect", server, "--json"]);
+        assert_eq!((&inspected[0]["sound"], &inspected[0]["server"]), (&true.into(), &server.into()), "{inspected:?}");
+        let log = std::fs::read_to_string(place.path(&format!("{server}/messages/publishes.jsonl"))).expect("its log");
+        told.iter().for_each(|text| assert_eq!(log.matches(&format!("\"{text}\"")).count(), 1, "{server}: {text}"));
+    }
+}
+
+#[test]
+fn a_data_directory_serves_one_server_at_a_time() {
+    let place = Place::new();
+    let first = place.start("dsv2-server", &["--name", "s1", "--data", "s1", "--link", "tcp://127.0.0.1:0"]);
+    first.expect("ready server");
+    let second = place.run("dsv2-server", &["--name", "s2", "--data", "s1", "--link", "tcp://127.0.0.1:0"]);
+    assert_eq!(second.status.code(), Some(1), "{second:?}");
+    assert!(second.err.contains("data directory") && second.out.is_empty(), "{second:?}");
+    first.kill();
+    let after = place.start("dsv2-server", &["--name", "s2", "--data", "s1", "--link", "tcp://127.0.0.1:0"]);
+    assert!(after.expect("ready server").contains("name=s1"), "the directory's name wins");
+    assert!(after.stop("TERM").success());
+}
+
+#[test]
+fn a_stopped_coordinator_is_followed_by_another_and_a_stopped_reference_by_nothing() {
+    let place = Place::new();
+    let mut parts = Parts::start(&place);
+    place.json("dsv2-client", &["--user", "ana", "--json", "create", "dev"]);
+    let coordinator = parts.status()[0]["coordinator"].as_str().expect("a name").to_owned();
+    let index = coordinator.trim_start_matches('s').parse::<usize>().expect("a number") - 1;
+    let reference = std::mem::replace(&mut parts.reference, place.start("dsv2-client", &["--version"]));
+    assert!(reference.stop("TERM").success());
+    parts.publish("without a reference");
+    eventually("the servers notice that the reference is gone", || {
+        let log = parts.servers[index].as_ref().expect("it runs").log();
+        log.contains("the coordinator stays")
+    });
+    assert_eq!(parts.status()[0]["coordinator"], coordinator.as_str());
+    parts.kill_server(index);
+    eventually("another coordinator", || {
+        let status = parts.status();
+        let others =
+            status.iter().filter(|server| server["coordinator"].as_str().is_some_and(|name| name != coordinator));
+        others.count() == 2
+    });
+    parts.publish("without the first coordinator");
+    assert_eq!(parts.history(), ["without a reference", "without the first coordinator"]);
+}
+
+#[test]
+fn broker_and_proxy_are_killed_and_started_again_under_a_client() {
+    let place = Place::new();
+    let mut parts = Parts::start(&place);
+    place.json("dsv2-client", &["--user", "ana", "--json", "create", "dev"]);
+    let tail = place.start("dsv2-client", &["--json", "tail", "dev", "--from", "beginning", "--count", "3"]);
+    parts.publish("one");
+    tail.expect("\"one\"");
+    for (program, text) in [("dsv2-proxy", "two"), ("dsv2-broker", "three")] {
+        let part = if program == "dsv2-proxy" { &mut parts.proxy } else { &mut parts.broker };
+        // The port is free once the old one is gone.
+        std::mem::replace(part, place.start("dsv2-client", &["--version"])).kill();
+        *part = place.start(program, &[]);
+        part.expect("ready ");
+        parts.publish(text);
+        tail.expect(&format!("\"{text}\""));
+    }
+    parts.stop();
+}

@@ -1,0 +1,8 @@
+//! The programs as people and scripts meet them: real processes, real sockets, real files. Everything is bounded in time.
+#![cfg(unix)]
+
+mod chat;
+mod cluster;
+mod command_line;
+mod harness;
+mod tools;

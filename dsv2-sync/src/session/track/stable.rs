@@ -1,0 +1,86 @@
+//! A topic in stable order: only what is final is delivered, in the one order that every subscriber sees.
+//!
+//! Live publications only hint that there is something to read. History lists a topic in the total order, and says below
+//! which logical time nothing will be inserted any more: what it lists below that is delivered as it stands.
+
+use std::time::Duration;
+
+use dsv2_core::{Clock, HistoryPage, Mono};
+
+use super::{Sink, Track};
+use crate::session::config::SessionConfig;
+use crate::session::io::Delivery;
+use crate::session::resume::Step;
+
+/// What waits to become final.
+#[derive(Debug, Default)]
+pub(super) struct Unstable {
+    /// Up to here everything is final.
+    bound: Option<Clock>,
+    /// Since when something waits for the bound to rise.
+    since: Option<Mono>,
+    /// The stall was told.
+    told: bool,
+}
+
+impl Track {
+    /// A live publication hints that there is something to read.
+    pub(super) fn hint(&mut self, now: Mono, config: &SessionConfig) {
+        self.compare_at = self.compare_at.min(now + Duration::from_millis(config.grace_ms));
+    }
+
+    /// Delivers what is final of a page. `false` if the servers have no stable order.
+    pub(super) fn read_stable(
+        &mut self,
+        now: Mono,
+        page: HistoryPage,
+        config: &SessionConfig,
+        sink: &mut Sink<'_>,
+    ) -> bool {
+        self.failures = 0;
+        let Some(bound) = page.stable else {
+            self.back_off(now, config);
+            return false;
+        };
+        let (mut waits, mut full) = (false, false);
+        for mut publication in page.events {
+            let Some(event) = &publication.event else { continue };
+            if self.resume.contains(event) || !self.address(&mut publication) {
+                continue;
+            }
+            waits = publication.clock.is_none_or(|clock| clock > bound);
+            full = sink.is_full();
+            if waits || full {
+                break;
+            }
+            self.take(publication, sink);
+        }
+        if !waits && !full && !self.resume.covers(&page.next) {
+            self.resume.merge(&page.next);
+            sink.advance(Step::Vector(self.feed.clone(), page.next));
+        }
+        let pause_ms = match waits {
+            true => config.poll_ms,
+            false if full || page.more => 0,
+            false => config.compare_ms,
+        };
+        (self.compare_at, self.not_before) = (now + Duration::from_millis(pause_ms), now);
+        self.watch_bound(now, bound, waits, config, sink);
+        true
+    }
+
+    /// Tells once if what waits does not become final.
+    fn watch_bound(&mut self, now: Mono, bound: Clock, waits: bool, config: &SessionConfig, sink: &mut Sink<'_>) {
+        let unstable = &mut self.unstable;
+        if !waits || unstable.bound.is_none_or(|before| before < bound) {
+            *unstable = Unstable { bound: Some(bound), since: waits.then_some(now), told: false };
+            return;
+        }
+        let since = *unstable.since.get_or_insert(now);
+        let is_over = since + Duration::from_millis(config.silence_ms) <= now;
+        if is_over && !unstable.told && !sink.is_full() {
+            unstable.told = true;
+            sink.deliver(Delivery::Stalled { feed: self.feed.clone(), stable: bound }, None);
+        }
+    }
+}
