@@ -1,0 +1,77 @@
+//! Scripts for subscriptions in stable order: only what is final, as history lists it.
+
+mod session_topic;
+
+use dsv2_core::{Code, HistorySpan};
+use dsv2_sync::session::{Cursor, Order, SessionConfig};
+use session_topic::{Rig, dev, event, position, publication};
+
+#[test]
+fn in_stable_order_only_what_is_final_is_delivered() {
+    let mut rig = Rig::new(SessionConfig::default());
+    rig.subscribe_in(Cursor::Beginning, Order::Stable);
+    let request = rig.query().0;
+    let page = [publication("s2", 1, 0), publication("s1", 2, 0), publication("s2", 3, 1)];
+    rig.stable_page(request, &page, &[("s1", 2), ("s2", 3)], false, 2);
+    assert!(rig.established());
+    assert_eq!(rig.delivered(), ["s2.1", "s1.2"]);
+    assert_eq!(rig.point.get(&dev()), Some(position(&[("s1", 2), ("s2", 1)])), "what waits is not passed");
+    // A live publication is a hint, and nothing else.
+    rig.live(&publication("s1", 5, 2));
+    assert!(rig.delivered().is_empty());
+    rig.pass(250);
+    let (request, query) = rig.query();
+    assert_eq!(query.span, HistorySpan::After(position(&[("s1", 2), ("s2", 1)])));
+    rig.stable_page(request, &page[2..], &[("s1", 2), ("s2", 3)], true, 9);
+    assert_eq!(rig.delivered(), ["s2.3"]);
+    let request = rig.query().0;
+    rig.stable_page(request, &[publication("s1", 5, 2)], &[("s1", 5), ("s2", 3)], false, 9);
+    assert_eq!(rig.delivered(), ["s1.5"]);
+    assert!(rig.queries().is_empty());
+}
+
+#[test]
+fn a_stable_order_that_stalls_says_so_once() {
+    let mut rig = Rig::new(SessionConfig::default());
+    rig.subscribe_in(Cursor::Beginning, Order::Stable);
+    let mut told = Vec::new();
+    for _ in 0..60 {
+        for (request, _) in rig.queries() {
+            rig.stable_page(request, &[publication("s1", 5, 0)], &[("s1", 5)], false, 4);
+        }
+        told.extend(rig.delivered());
+        rig.pass(250);
+    }
+    assert_eq!(told, ["[stalled at 4]"]);
+    let request = rig.query().0;
+    rig.stable_page(request, &[publication("s1", 5, 0)], &[("s1", 5)], false, 5);
+    assert_eq!(rig.delivered(), ["s1.5"]);
+    // Without voters there is no such order.
+    for cursor in [Cursor::Beginning, Cursor::Last] {
+        let mut rig = Rig::new(SessionConfig::default());
+        rig.subscribe_in(cursor, Order::Stable);
+        let request = rig.query().0;
+        rig.page(request, &[], &[], &[], false);
+        assert_eq!(rig.failure(), Some(Code::BadField));
+    }
+}
+
+#[test]
+fn a_full_consumer_of_a_stable_order_is_served_as_soon_as_it_has_room() {
+    let mut rig = Rig::new(SessionConfig { window: 2, ..SessionConfig::default() });
+    rig.subscribe_in(Cursor::Beginning, Order::Stable);
+    let mut next = 1;
+    let mut got = Vec::new();
+    for _ in 0..10 {
+        for (request, query) in rig.queries() {
+            let HistorySpan::After(after) = query.span else { panic!("{query:?}") };
+            next = after.get(&event("s1", 1).origin) + 1;
+            let page: Vec<_> = (next..next + query.limit).map(|seq| publication("s1", seq, seq - 1)).collect();
+            rig.stable_page(request, &page, &[("s1", next + query.limit - 1)], true, 1_000);
+        }
+        got.extend(rig.delivered());
+        rig.consumed(2);
+    }
+    assert!(next > 15, "{next}");
+    assert_eq!(got, (1..=got.len()).map(|seq| format!("s1.{seq}")).collect::<Vec<_>>());
+}
