@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use broker_support::*;
 use dsv2_net::Endpoint;
-use dsv2_net::engine::{BrokerConfig, DispatchConfig, Quota};
+use dsv2_net::engine::{BrokerConfig, DispatchConfig, Heartbeat, Limits, Quota};
 use dsv2_net::zmtp::{Message, SocketType};
 use forwarder_support::*;
 use zmtp_support::*;
@@ -190,6 +190,25 @@ async fn a_silent_server_does_not_silence_the_broker() {
     assert!(silent.write(Message::from_frames([&id[..], b"", b"late"]).wire()).await);
     eventually("good again", || broker.handle.stats().load.available_servers == 1).await;
     assert_eq!(broker.handle.stats().replies_stray, 1);
+}
+
+#[tokio::test]
+async fn a_server_that_answers_no_pings_is_given_up() {
+    let heartbeat = Heartbeat { interval: Duration::from_millis(100), timeout: Duration::from_millis(200) };
+    let broker =
+        Running::start(BrokerConfig { server_limits: Limits { heartbeat, ..Limits::default() }, ..tcp() }).await;
+    let _frozen = raw_peer(&broker.servers, "REP", 1).await;
+    let mut client = Peer::connect(&broker.clients, SocketType::Dealer).await;
+    client.send(&["1", "", "handed"]);
+    client.send(&["2", "", "waiting"]);
+    eventually("handed", || broker.handle.stats().load.handed == 1).await;
+    // Connected still, but silent.
+    assert_eq!(client.recv_text().await, ["1", "", "ServerLost Unknown: handed"]);
+    let mut other = ready_server(&broker).await;
+    let waiting = other.recv().await;
+    other.send_message(&answer(&waiting, "moved"));
+    assert_eq!(client.recv_text().await, ["2", "", "moved"]);
+    assert_eq!(broker.handle.server_counters().heartbeat_timeouts.get(), 1);
 }
 
 #[tokio::test]

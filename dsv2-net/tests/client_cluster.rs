@@ -1,11 +1,13 @@
 //! The client SDK against a whole cluster in this process.
 #![cfg(all(feature = "client", feature = "cluster"))]
 
+use std::future::IntoFuture;
 use std::time::Duration;
 
 use dsv2_core::{Code, EventId, Feed, Level};
 use dsv2_net::client::{
-    Changed, Client, ClientBuilder, ConnectError, Cursor, Delivery, IdempotencyKey, Message, Subscription, WriteError,
+    Changed, Client, ClientBuilder, ConnectError, Cursor, Delivery, IdempotencyKey, Message, Order, Subscription,
+    WriteError,
 };
 use dsv2_net::cluster::{Cluster, ClusterOptions};
 use tokio::time::{Instant, timeout};
@@ -230,4 +232,57 @@ async fn a_drain_answers_everything_and_ends_subscriptions() {
     let rest = timeout(PATIENCE, async { while news.next().await.is_some() {} }).await;
     assert!(rest.is_ok(), "a subscription ends with its client");
     assert_eq!(ana.drain(PATIENCE).await.flushed, 0, "draining twice does no harm");
+}
+
+/// Logical times and texts of so many messages.
+async fn in_order(subscription: &mut Subscription, count: usize) -> Vec<(Option<dsv2_core::Clock>, String)> {
+    let mut seen = Vec::new();
+    while seen.len() < count {
+        let message = message(subscription).await;
+        seen.push((message.publication.clock, message.text().to_owned()));
+    }
+    seen
+}
+
+#[tokio::test]
+async fn two_subscribers_see_one_stable_order() {
+    let cluster = cluster(3).await;
+    let (ana, bob) = (connect(&cluster, "ana").await, connect(&cluster, "bob").await);
+    ana.channel("dev").create().await.expect("created");
+    let stable = |client: &Client| client.subscribe(["dev"]).from(Cursor::Beginning).order(Order::Stable).into_future();
+    let (mut one, mut two) = (stable(&ana).await.expect("subscribed"), stable(&bob).await.expect("subscribed"));
+    let write = |client: Client, who: &'static str| async move {
+        for n in 0..100 {
+            client.channel("dev").publish(format!("{who} {n}")).await.expect("acknowledged");
+        }
+    };
+    let ((), (), first, second) = tokio::join!(
+        write(ana.clone(), "ana"),
+        write(bob.clone(), "bob"),
+        in_order(&mut one, 200),
+        in_order(&mut two, 200)
+    );
+    assert_eq!(first, second);
+    assert!(first.is_sorted_by_key(|(clock, _)| *clock));
+}
+
+#[tokio::test]
+async fn a_killed_server_holds_nobody_up() {
+    let data = tempfile::tempdir().expect("a directory");
+    let mut options = ClusterOptions::memory(3);
+    options.data = Some(data.path().to_owned());
+    let mut cluster = Cluster::start(options).await.expect("it starts");
+    let (ana, bob) = (connect(&cluster, "ana").await, connect(&cluster, "bob").await);
+    let dev = ana.channel("dev");
+    dev.create().await.expect("created");
+    let mut news = bob.subscribe(["dev"]).await.expect("subscribed");
+    for server in 0..3 {
+        dev.publish(format!("before {server}")).await.expect("acknowledged");
+        cluster.kill_server(server);
+        dev.publish(format!("after {server}")).await.expect("acknowledged by the other two");
+        for text in [format!("before {server}"), format!("after {server}")] {
+            assert_eq!(message(&mut news).await.text(), text);
+        }
+        cluster.start_server(server).await.expect("it starts");
+    }
 }

@@ -1,6 +1,7 @@
 //! The client's one task: it owns the ports and the session, and carries out what the session wants.
 
 mod answers;
+mod notes;
 mod places;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -9,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use dsv2_core::{Clock, Code, Failure, Format, Machine, Now, RawTimestamp, Reply, ReplyBody};
-use dsv2_sync::session::{Answer, CallOptions, Command, Delivery, Effect, Input, Note, Session, Side, Step};
+use dsv2_sync::session::{Answer, CallOptions, Command, Delivery, Effect, Input, Session, Side, Step};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{Instant, Sleep};
 
@@ -20,6 +21,7 @@ use crate::time::Clocks;
 use crate::zmtp::Message;
 pub(super) use answers::Answerer;
 use answers::Answers;
+use notes::log;
 use places::Connections;
 pub(super) use places::Places;
 
@@ -450,19 +452,4 @@ impl DrainReport {
 
 fn ended() -> Failure {
     Failure::rejected(Code::NotReady, "the client has ended")
-}
-
-fn log(note: &Note) {
-    match note {
-        Note::Opened(session) => tracing::debug!(%session, "session opened"),
-        Note::Renewed(session) => tracing::info!(%session, "a server forgot the session; it is renewed"),
-        Note::Extensions(true) => tracing::debug!("the server has the extensions"),
-        Note::Extensions(false) => tracing::warn!("the server lacks the extensions: no safe retries, no history"),
-        Note::Behind(forgotten) => tracing::warn!(?forgotten, "no server has all that was seen; going on without"),
-        Note::LoginRefused(failure) => tracing::warn!(%failure, "the login was refused"),
-        Note::UnreadableReply(why) => tracing::warn!(%why, "a reply cannot be read"),
-        Note::UnreadablePublication(why) => tracing::debug!(%why, "a publication cannot be read"),
-        Note::AbsurdClock(clock) => tracing::warn!(%clock, "a clock is beyond what any honest one can be"),
-        other => tracing::debug!(?other, "session"),
-    }
 }

@@ -78,6 +78,8 @@ struct State {
     tail_hint_bytes: usize,
     /// Bytes queued, those in the writer's hands included.
     bytes: usize,
+    /// The part of `bytes` in the writer's hands.
+    taken_bytes: usize,
     /// Messages queued, those in the writer's hands included.
     messages: usize,
     phase: Phase,
@@ -114,6 +116,7 @@ impl Outbox {
             tail_messages: 0,
             tail_hint_bytes: 0,
             bytes: 0,
+            taken_bytes: 0,
             messages: 0,
             phase: Phase::Open,
             starved: false,
@@ -283,11 +286,16 @@ impl Outbox {
         }
     }
 
-    /// Closes the connection at once: what is queued is not written. The first reason stands.
+    /// Closes the connection at once: what is queued is not written. The first reason stands. The memory of what the
+    /// writer does not have in hand is free, and given back to the budget, when this returns.
     pub fn close(&self, reason: CloseReason) {
         let mut state = self.lock();
         if !state.is_closed() {
             state.phase = Phase::Closed(reason);
+            self.0.budget.release(state.bytes - state.taken_bytes);
+            state.bytes = state.taken_bytes;
+            state.sealed = VecDeque::new();
+            state.tail = BytesMut::new();
             self.announce(state);
         }
     }
@@ -374,6 +382,7 @@ impl Outbox {
             return Poll::Pending;
         }
         state.seal();
+        state.taken_bytes = state.bytes;
         std::mem::swap(&mut state.sealed, out);
         Poll::Ready(Ok(()))
     }
@@ -395,6 +404,7 @@ impl Outbox {
         self.0.budget.release(bytes);
         let mut state = self.lock();
         state.bytes -= bytes;
+        state.taken_bytes -= bytes;
         state.messages -= messages;
         let enough = state.bytes <= self.0.cap_bytes / 2 && state.messages <= self.0.cap_messages / 2;
         if state.starved && enough {
@@ -414,6 +424,7 @@ impl Outbox {
         };
         state.phase = Phase::Finished(reason);
         self.0.budget.release(std::mem::take(&mut state.bytes));
+        state.taken_bytes = 0;
         self.0.counters.messages_unsent.add(state.messages as u64);
         state.sealed = VecDeque::new();
         state.tail = BytesMut::new();

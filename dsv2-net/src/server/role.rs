@@ -243,7 +243,7 @@ impl Life {
         let effects = std::mem::take(&mut self.effects);
         let durable = effects.iter().any(|effect| effect.lane() == Lane::Durable);
         let commit = if durable { self.lanes.issue() } else { 0 };
-        let (mut events, mut save) = (Vec::new(), None);
+        let (mut events, mut save, mut reads) = (Vec::new(), None, Vec::new());
         for effect in effects {
             let ordered = effect.lane() == Lane::Ordered;
             let out = match effect {
@@ -253,6 +253,10 @@ impl Life {
                 }
                 Effect::Save(saved) => {
                     save = Some(saved);
+                    None
+                }
+                Effect::Read { token, read } => {
+                    reads.push((token, read));
                     None
                 }
                 effect => self.prepare(effect),
@@ -265,6 +269,8 @@ impl Life {
         if durable {
             self.storage.commit(commit, events, save);
         }
+        // A read must find what was decided before it in the same turn.
+        reads.into_iter().for_each(|(token, read)| self.storage.read(token, read));
     }
 
     /// Encodes what is to be sent, while the disk is busy; carries out the rest.
@@ -299,10 +305,6 @@ impl Life {
                 self.accepted_peers.get(&link).inspect(|&&peer| self.router.disconnect(peer));
                 None
             }
-            Effect::Read { token, read } => {
-                self.storage.read(token, read);
-                None
-            }
             Effect::Ready(ready) => {
                 self.ready = ready;
                 self.tell_broker();
@@ -312,7 +314,7 @@ impl Life {
                 self.fatal = Some(why);
                 None
             }
-            Effect::Append(_) | Effect::Save(_) => None,
+            Effect::Append(_) | Effect::Save(_) | Effect::Read { .. } => None,
         }
     }
 

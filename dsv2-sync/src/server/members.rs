@@ -24,6 +24,8 @@ pub(super) struct Registry {
     list_next: bool,
     failures: u32,
     next_notice: Mono,
+    /// How many notices are still to come soon after the start.
+    first_notices: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,12 +38,23 @@ enum Asked {
 /// So many questions in a row without an answer, and the reference counts as lost.
 const LOST_AFTER: u32 = 2;
 
+/// So many announcements of the link follow each other soon after the start.
+const FIRST_NOTICES: u32 = 5;
+
 /// Between questions as long as something is not known yet.
 const EAGER: Duration = Duration::from_millis(500);
 
 impl Registry {
     pub(super) fn new(now: Mono) -> Self {
-        Self { rank: None, asked: None, next: now, list_next: false, failures: 0, next_notice: now }
+        Self {
+            rank: None,
+            asked: None,
+            next: now,
+            list_next: false,
+            failures: 0,
+            next_notice: now,
+            first_notices: FIRST_NOTICES,
+        }
     }
 
     pub(super) fn deadline(&self) -> Option<Mono> {
@@ -83,7 +96,12 @@ impl Server {
             out.push(Effect::Reference(Box::new(request)));
         }
         if self.registry.next_notice <= now.mono {
-            self.registry.next_notice = now.mono + self.config.timing.notice;
+            // Nobody hears what is published before subscriptions have arrived, so the first notices come often; and as
+            // long as the reference lists a server without an address, that one may not know ours either.
+            let unreached = self.peers.by_name.values().any(|peer| peer.listed && peer.address.is_none());
+            self.registry.first_notices = self.registry.first_notices.saturating_sub(1);
+            let eager = unreached || self.registry.first_notices > 0;
+            self.registry.next_notice = now.mono + if eager { EAGER } else { self.config.timing.notice };
             self.announce_link(now, out);
         }
     }

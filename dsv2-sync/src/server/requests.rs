@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use dsv2_core::{
-    ClockReport, Code, Failure, HistoryPage, HistoryQuery, HistorySpan, LogicalClock, Mono, Now, Outcome, PeerReport,
+    Clock, ClockReport, Code, Failure, HistoryPage, HistoryQuery, HistorySpan, LogicalClock, Mono, Now, Outcome, PeerReport,
     Reply, ReplyBody, Request, RequestBody, StatusReport, Subject,
 };
 
@@ -36,7 +36,12 @@ impl Parked {
 #[derive(Debug)]
 pub(super) enum Reading {
     /// To answer a `history`.
-    History { to: ReplyTo, request: Box<Request> },
+    History {
+        to: ReplyTo,
+        request: Box<Request>,
+        /// As it was when the read was asked for: what became stable meanwhile, the read may not have found.
+        stable: Option<Clock>,
+    },
     /// To answer a pull on a link, or to catch a peer up.
     Range { link: LinkId, catch_up: bool },
 }
@@ -164,7 +169,8 @@ impl Server {
             HistorySpan::Before(key) => Read::Before { feed, key: key.clone(), limit },
         };
         let token = self.token();
-        self.reads.insert(token, Reading::History { to, request });
+        let stable = self.stable();
+        self.reads.insert(token, Reading::History { to, request, stable });
         out.push(Effect::Read { token, read });
     }
 
@@ -190,14 +196,14 @@ impl Server {
         out: &mut Vec<Effect>,
     ) {
         match (self.reads.remove(&token), result) {
-            (Some(Reading::History { to, request }), Ok(ReadResult::Page { mut events, next, heads, more })) => {
+            (Some(Reading::History { to, request, stable }), Ok(ReadResult::Page { mut events, next, heads, more })) => {
                 events.retain(|event| !self.state.is_twin(&event.id));
                 let events = HistoryPage::publications(&events);
-                let page = HistoryPage { events, next, heads, more, stable: self.stable() };
+                let page = HistoryPage { events, next, heads, more, stable };
                 let reply = self.reply_to(now, &request, ReplyBody::History(page), true);
                 self.send_reply(to, reply, false, out);
             }
-            (Some(Reading::History { to, request }), result) => {
+            (Some(Reading::History { to, request, .. }), result) => {
                 let why = result.err().unwrap_or_else(|| "the store answered something else".to_owned());
                 self.refuse(now, to, &request, Failure::rejected(Code::NotReady, why), out);
             }

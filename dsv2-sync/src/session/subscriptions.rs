@@ -31,12 +31,22 @@ pub(super) struct Subscriptions {
 #[derive(Debug)]
 struct Subscription {
     tracks: Vec<Track>,
-    /// Topics that are not established yet, and until when all must be.
-    opening: Option<(BTreeSet<usize>, Mono)>,
+    /// Until all of its topics are established.
+    opening: Option<Opening>,
     /// Deliveries that its consumer has not taken.
     waiting: usize,
     /// The consumer is to be told of a reconnection as soon as there is room.
     reconnected: bool,
+}
+
+/// A subscription that is not established yet.
+#[derive(Debug)]
+struct Opening {
+    /// Topics that are not established.
+    missing: BTreeSet<usize>,
+    until: Mono,
+    /// What stood in the way last.
+    obstacle: Option<Failure>,
 }
 
 impl Session {
@@ -80,7 +90,7 @@ impl Session {
             }
             listeners.push(TrackId { subscription: token, index });
         }
-        let opening = Some(((0..tracks.len()).collect(), until));
+        let opening = Some(Opening { missing: (0..tracks.len()).collect(), until, obstacle: None });
         let count = tracks.len();
         let subscription = Subscription { tracks, opening, waiting: 0, reconnected: false };
         self.subscriptions.by_id.insert(token, subscription);
@@ -93,8 +103,8 @@ impl Session {
     /// Ends a subscription.
     pub(super) fn unsubscribe(&mut self, id: u64, out: &mut Vec<Effect>) {
         let Some(subscription) = self.subscriptions.by_id.remove(&id) else { return };
-        if let Some((_, until)) = subscription.opening {
-            self.subscriptions.opening.remove(&(until, id));
+        if let Some(opening) = subscription.opening {
+            self.subscriptions.opening.remove(&(opening.until, id));
         }
         for (index, track) in subscription.tracks.iter().enumerate() {
             let id = TrackId { subscription: id, index };
@@ -211,9 +221,8 @@ impl Session {
                     usable = track.page(now.mono, page, proxy_up, config, sink);
                 });
                 if is_opening && !usable {
-                    let text = "there is no stable order in a cluster without voters";
-                    self.fail_opening(id.subscription, Failure::rejected(Code::BadField, text), out);
-                    self.unsubscribe(id.subscription, out);
+                    let text = "there is no stable order: the cluster has no voters, or not all have been heard";
+                    self.note_obstacle(id.subscription, Failure::rejected(Code::NotReady, text));
                 }
                 usable
             }
@@ -231,6 +240,8 @@ impl Session {
                 if is_opening && !alone && (no_history || is_final) {
                     self.fail_opening(id.subscription, failure, out);
                     self.unsubscribe(id.subscription, out);
+                } else if is_opening {
+                    self.note_obstacle(id.subscription, failure);
                 }
                 alone
             }
@@ -244,20 +255,26 @@ impl Session {
 
     fn established(&mut self, id: TrackId, out: &mut Vec<Effect>) {
         let Some(subscription) = self.subscriptions.by_id.get_mut(&id.subscription) else { return };
-        let Some((missing, until)) = &mut subscription.opening else { return };
-        missing.remove(&id.index);
-        if missing.is_empty() {
-            self.subscriptions.opening.remove(&(*until, id.subscription));
+        let Some(opening) = &mut subscription.opening else { return };
+        opening.missing.remove(&id.index);
+        if opening.missing.is_empty() {
+            self.subscriptions.opening.remove(&(opening.until, id.subscription));
             subscription.opening = None;
             let gapless = subscription.tracks.iter().all(Track::is_gapless);
             out.push(Effect::Done { token: id.subscription, result: Ok(Answer::Subscribed { gapless }) });
         }
     }
 
+    fn note_obstacle(&mut self, id: u64, failure: Failure) {
+        if let Some(opening) = self.subscriptions.by_id.get_mut(&id).and_then(|s| s.opening.as_mut()) {
+            opening.obstacle = Some(failure);
+        }
+    }
+
     pub(super) fn fail_opening(&mut self, id: u64, failure: Failure, out: &mut Vec<Effect>) {
         let Some(subscription) = self.subscriptions.by_id.get_mut(&id) else { return };
-        if let Some((_, until)) = subscription.opening.take() {
-            self.subscriptions.opening.remove(&(until, id));
+        if let Some(opening) = subscription.opening.take() {
+            self.subscriptions.opening.remove(&(opening.until, id));
             out.push(Effect::Done { token: id, result: Err(failure) });
         }
     }
@@ -267,7 +284,10 @@ impl Session {
         while let Some(&(until, id)) = self.subscriptions.opening.first()
             && until <= now.mono
         {
-            self.fail_opening(id, Failure::rejected(Code::Timeout, "no server answered in time"), out);
+            let opening = self.subscriptions.by_id.get_mut(&id).and_then(|subscription| subscription.opening.as_mut());
+            let obstacle = opening.and_then(|opening| opening.obstacle.take());
+            let silence = || Failure::rejected(Code::Timeout, "no server answered in time");
+            self.fail_opening(id, obstacle.unwrap_or_else(silence), out);
             self.unsubscribe(id, out);
         }
         while self.may_ask()
@@ -338,7 +358,7 @@ impl Session {
 impl Subscriptions {
     fn is_opening(&self, id: TrackId) -> bool {
         let subscription = self.by_id.get(&id.subscription);
-        subscription.and_then(|s| s.opening.as_ref()).is_some_and(|(missing, _)| missing.contains(&id.index))
+        subscription.and_then(|s| s.opening.as_ref()).is_some_and(|opening| opening.missing.contains(&id.index))
     }
 }
 

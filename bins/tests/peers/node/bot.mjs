@@ -36,11 +36,12 @@ async function publishAll(bot, args, user, channel) {
   for (let number = 0; number < args.messages; number++) {
     const message = `${user} ${String(number).padStart(6, "0")}`;
     const reply = await bot.exchange(bot.envelope("publish", { user, channel, message }, {}), {});
-    if (!reply) emit("unanswered", { message });
-    else if (SUCCESS.includes(reply.data.status)) {
+    const data = reply?.data ?? reply;
+    if (!data) emit("unanswered", { message });
+    else if (SUCCESS.includes(data.status)) {
       acknowledged.push(message);
-      emit("acknowledged", { message, clock: reply.data.clock ?? 0 });
-    } else emit("refused", { message, data: reply.data });
+      emit("acknowledged", { message, clock: data.clock ?? 0 });
+    } else emit("refused", { message, data });
     await sleep(1000 / args.rate);
   }
   return acknowledged;

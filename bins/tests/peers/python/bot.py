@@ -58,13 +58,14 @@ def main(args, context):
     for number in range(args.messages):
         text = f"{args.user} {number:06}"
         reply = bot.exchange(bot.envelope("publish", {"user": args.user, "channel": channel, "message": text}, {}), {})
-        if reply is None:
+        data = reply and reply.get("data", reply)
+        if data is None:
             peer.emit("unanswered", message=text)
-        elif reply["data"].get("status") in wire.SUCCESS:
+        elif data.get("status") in wire.SUCCESS:
             acknowledged.append(text)
-            peer.emit("acknowledged", message=text, clock=reply["data"].get("clock", 0))
+            peer.emit("acknowledged", message=text, clock=data.get("clock", 0))
         else:
-            peer.emit("refused", message=text, data=reply["data"])
+            peer.emit("refused", message=text, data=data)
         bot.pause(1 / args.rate)
     deadline = peer.Deadline(args.settle)
     while True:

@@ -314,6 +314,34 @@ def variants(serde):
                 assert sent["data"]["service"] == "message" and sent["data"]["data"]["from"] == "ana", sent
 
 
+def traps(serde):
+    """What kills a server and what does not (traps 1 and 7), with ZMTP heartbeats on."""
+    login = {"type": "user_login", "server_id": "x", "clock": 5, "data": {"user": "vivo", "timestamp": 1}, "timestamp": 1.5}
+    quick = {"timeout_s": 0.3, "allow_timeout": True}
+    deadly = [
+        {"op": "request", "service": "login", "data": {"user": None}, **quick},
+        {"op": "request", "service": "users", "data": {"clock": None}, **quick},
+        {"op": "request", "service": "users", "data": {"clock": "7"}, **quick},
+        {"op": "emit", "topic": "replication", "data": {**login, "clock": None}},
+        {"op": "emit", "topic": "replication", "data": {**login, "data": {"user": None, "timestamp": 1}}},
+        {"op": "emit", "topic": "servers", "data": {"service": "election", "data": {"coordinator": "x", "clock": None}}},
+    ]
+    harmless = [
+        {"op": "subscribe", "topic": "x", "probe": True},  # so our PUB is known to the proxy
+        {"op": "emit", "topic": "replication", "data": {**login, "extra": [1]}},
+        {"op": "emit", "topic": "replications", "data": {"clock": None}},  # matches by prefix, and is not for us
+        {"op": "users", "omit": ["clock", "timestamp"], "data": {"extra": {"a": 1}}},
+        {"op": "users", "expect": {"users": ["vivo"]}, "within_s": 10},
+    ]
+    with Cluster(serde) as cluster:
+        for program in ("server.py", "server.mjs"):
+            for number, step in enumerate(deadly):
+                victim = cluster.server(program, f"{program}-{number}", "--heartbeat-ivl", 100)
+                client = "client.mjs" if number % 2 else "client.py"
+                cluster.script(client, [*harmless, step], "--heartbeat-ivl", 100)
+                assert "crash" in [event["event"] for event in victim.ends(70).events]
+
+
 def go_reference(serde):
     """Traps 2 and 3: text under JSON; under MSGPACK floats are refused and clocks are not merged."""
     with Cluster(serde, "py", "--go-quirks", "--first-rank", "0") as cluster:
@@ -346,7 +374,7 @@ def main():
     for serde in ("JSON", "MSGPACK"):
         for language in ("py", "mjs"):
             checks[f"whole cluster, {serde}, forwarders in {language}"] = (whole_cluster, serde, language)
-        for check in (twin_clocks, strictness, variants, go_reference):
+        for check in (twin_clocks, traps, strictness, variants, go_reference):
             checks[f"{check.__name__}, {serde}"] = (check, serde)
     failed = 0
     chosen = {name: check for name, check in checks.items() if only in name}

@@ -122,6 +122,7 @@ async fn writable_waits_for_half_and_flushed_for_nothing() {
     for _ in 0..10 {
         outbox.append(&Message::single(&[0; 8])).unwrap();
     }
+    taken(&outbox);
     let [writable, flushed] = [false, true].map(|all| {
         let outbox = outbox.clone();
         tokio::spawn(async move { if all { outbox.flushed().await } else { outbox.writable().await } })
@@ -158,6 +159,20 @@ async fn the_end_is_final_counted_and_told_to_all() {
     assert_eq!(outbox.finished().await, Finished { reason: CloseReason::Stalled, unsent_messages: 5 });
     assert_eq!(outbox.push(&Message::single(b"")), Err(PushError::Closed));
     assert_eq!((outbox.counters().messages_unsent.get(), outbox.queued_bytes()), (5, 0));
+}
+
+#[test]
+fn closing_gives_back_what_the_writer_does_not_hold() {
+    let outbox = outbox(1000);
+    outbox.push(&Message::single(&[0; 98])).unwrap();
+    let in_hand = taken(&outbox);
+    outbox.push(&Message::single(&[0; 198])).unwrap();
+    outbox.close(CloseReason::Stalled);
+    assert_eq!((outbox.queued_bytes(), outbox.0.budget.used_bytes()), (100, 100));
+    assert_eq!(outbox.queued_messages(), 2, "neither was sent");
+    outbox.release(in_hand[0].bytes.len(), 1);
+    outbox.finish();
+    assert_eq!((outbox.queued_messages(), outbox.0.budget.used_bytes()), (1, 0));
 }
 
 #[test]

@@ -98,7 +98,7 @@ impl Track {
         self.not_before = now + Duration::from_millis(pause_ms);
     }
 
-    /// A question was answered. `false` if the answer shows that the topic cannot be followed as it was asked.
+    /// A question was answered. `false` if the topic cannot be followed yet as it was asked.
     pub(in crate::session) fn page(
         &mut self,
         now: Mono,
