@@ -223,6 +223,41 @@ fn lower_epochs_are_refused_with_the_higher_one() {
     assert!(matches!(sent_to(&same, "better")[..], [ElectionMessage::View { .. }]), "{same:?}");
 }
 
+/// A coordinator below an epoch that was saved here is told so, and followed once it has a higher one.
+#[test]
+fn a_restarted_server_follows_nobody_below_its_saved_epoch() {
+    let saved = Epoch { number: 41, node: NodeId(9) };
+    let mut server = Alone::new(BullyConfig::default());
+    server.machine = Bully::new(name("me"), NodeId(2), saved, BullyConfig::default(), Mono::ZERO);
+    server.feed(ElectionInput::LinkUp(name("better")));
+    let effects = server.hear("better", ElectionMessage::Heartbeat(claim("better", 9, 3, 3)));
+    assert_eq!(sent_to(&effects, "better"), [&ElectionMessage::View { epoch: saved, seen: None }]);
+    assert_eq!(server.follows(), None);
+    server.hear("better", ElectionMessage::Coordinator(claim("better", 42, 3, 3)));
+    assert_eq!(server.follows(), Some("better"));
+}
+
+/// In the middle of its own election a server goes on if it would precede whoever claims meanwhile, and gives way if not.
+#[test]
+fn an_election_is_not_given_up_for_a_claim_that_it_would_end() {
+    for (claimant, standing, gives_way) in
+        [("worse", Standing::Alone, false), ("worse", Standing::Settled, true), ("better", Standing::Alone, true)]
+    {
+        let mut server = Alone::new(BullyConfig::default());
+        server.feed(ElectionInput::LinkUp(name("worse")));
+        server.feed(ElectionInput::LinkUp(name("better")));
+        server.pass_ms(1_750);
+        let (node, rank) = if claimant == "worse" { (1, 1) } else { (3, 3) };
+        let claim = Claim { standing, ..claim(claimant, 5, node, rank) };
+        server.hear(claimant, ElectionMessage::Coordinator(claim));
+        assert_eq!(server.follows(), gives_way.then_some(claimant), "{claimant}, {standing:?}");
+        let effects = server.pass_ms(300);
+        assert_eq!(server.machine.is_coordinator(), !gives_way, "{claimant}, {standing:?}");
+        let above = Epoch { number: 6, node: NodeId(2) };
+        assert_eq!(effects.contains(&ElectionEffect::Save(above)), !gives_way, "above the one it did not follow");
+    }
+}
+
 #[test]
 fn what_cannot_be_is_ignored() {
     let mut server = Alone::new(BullyConfig::default());

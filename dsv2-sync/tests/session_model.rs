@@ -69,8 +69,13 @@ fn check_deliveries(
     }
 }
 
+/// A few for every run; `PROPTEST_CASES` for a campaign.
+fn cases() -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(24)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn everything_acknowledged_is_delivered_exactly_once(seed in any::<u64>()) {
         run(seed);

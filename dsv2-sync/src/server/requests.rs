@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use dsv2_core::{
-    Clock, ClockReport, Code, Failure, HistoryPage, HistoryQuery, HistorySpan, LogicalClock, Mono, Now, Outcome, PeerReport,
-    Reply, ReplyBody, Request, RequestBody, StatusReport, Subject,
+    Clock, ClockReport, Code, Failure, HistoryPage, HistoryQuery, HistorySpan, LogicalClock, Mono, Now, Outcome,
+    PeerReport, Reply, ReplyBody, Request, RequestBody, StatusReport, Subject,
 };
 
 use super::io::{Effect, LinkId, Read, ReadResult};
@@ -196,7 +196,10 @@ impl Server {
         out: &mut Vec<Effect>,
     ) {
         match (self.reads.remove(&token), result) {
-            (Some(Reading::History { to, request, stable }), Ok(ReadResult::Page { mut events, next, heads, more })) => {
+            (
+                Some(Reading::History { to, request, stable }),
+                Ok(ReadResult::Page { mut events, next, heads, more }),
+            ) => {
                 events.retain(|event| !self.state.is_twin(&event.id));
                 let events = HistoryPage::publications(&events);
                 let page = HistoryPage { events, next, heads, more, stable };

@@ -104,11 +104,8 @@ pub(super) fn envelope_len(wire: &[u8]) -> Option<usize> {
 
 /// The broker's answer to a request: the same envelope, and the refuser's body.
 pub(super) fn refusal(request: &Message, why: Refusal, refuser: &dyn Refuser) -> Option<Message> {
-    let wire = request.wire();
-    let envelope = envelope_len(wire)?;
     let mut frames: Vec<Bytes> = request.frames().collect();
     let delimiter = frames.iter().position(Bytes::is_empty)?;
-    debug_assert!(envelope <= wire.len());
     let body = frames.get(delimiter + 1)?.clone();
     frames.truncate(delimiter + 1);
     frames.push(refuser.refuse(&body, why).into());

@@ -247,24 +247,7 @@ impl Dispatch {
         for client in moving {
             self.advance(now_ms, client, out);
         }
-        if !available {
-            self.free_held(now_ms, out);
-        }
         self.serve_all_lines(now_ms, out);
-    }
-
-    /// Clients held for order had another server as their next one; if that one became
-    /// unavailable, the answer may be a third, the first again, or none.
-    fn free_held(&mut self, now_ms: u64, out: &mut Vec<Effect>) {
-        let held: Vec<_> = self
-            .clients
-            .iter()
-            .filter(|(_, client)| client.line.is_none() && !client.waiting.is_empty())
-            .map(|(key, _)| ClientId(key))
-            .collect();
-        for client in held {
-            self.advance(now_ms, client, out);
-        }
     }
 
     pub(super) fn hand_over(&mut self, id: ClientId, server_id: ServerId, key: Key, out: &mut Vec<Effect>) {
