@@ -22,7 +22,7 @@ pub fn line(text: &str) -> Result<(), Error> {
 /// Writes one object as one line of JSON.
 ///
 /// # Errors
-/// As [`line`].
+/// As [`line()`].
 pub fn object(value: &impl Serialize) -> Result<(), Error> {
     line(&json(value)?)
 }
