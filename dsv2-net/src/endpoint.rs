@@ -6,6 +6,7 @@ mod stream;
 use std::fmt;
 use std::str::FromStr;
 
+pub(crate) use stream::DirectWrite;
 pub use stream::{BindError, BoundListener, Keepalive, ReadHalf, Stream, WriteHalf, connect};
 
 /// An address to bind or to connect to.

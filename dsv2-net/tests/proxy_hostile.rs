@@ -103,6 +103,34 @@ async fn many_stalled_subscribers_cannot_take_the_room_of_others() {
     assert_grew_less_than(before, 64 * MIB);
 }
 
+/// One message for all weighs more here than what the pressure leaves free, and the stalled ones are served first.
+#[tokio::test]
+async fn a_large_message_finds_room_for_who_reads() {
+    let _alone = alone().await;
+    let subscriber_limits = Limits { outbox_cap_bytes: 8 * MIB, outbox_total_cap_bytes: 32 * MIB, ..Limits::default() };
+    let (_proxy, publishers, subscribers, handle) =
+        start(ProxyConfig { subscriber_limits, ..ProxyConfig::default() }).await;
+    let mut all_stalled = Vec::new();
+    for _ in 0..10 {
+        all_stalled.push(stalled(&subscribers).await);
+    }
+    eventually("subscribed", || handle.stats().subscriptions == 10).await;
+    let mut honest = Peer::subscriber(&subscribers, &["t"]).await;
+    eventually("subscribed", || handle.stats().subscriptions == 11).await;
+    let publisher = Peer::connect(&publishers, SocketType::Pub).await;
+    let mut rounds = 0;
+    while handle.stats().queued_bytes < 22 * MIB {
+        publish(&publisher, &mut honest, 1).await;
+        rounds += 1;
+        assert!(rounds < 64, "nothing is queued: {:?}", handle.stats());
+    }
+    let large = Message::from_frames([&b"t"[..], &vec![2; 2 * MIB]]);
+    publisher.send_message(&large);
+    assert_eq!(honest.recv().await, large);
+    let stats = handle.stats();
+    assert!(stats.queued_bytes <= 32 * MIB && stats.disconnected_largest > 0, "{stats:?}");
+}
+
 #[tokio::test]
 async fn hostile_bytes_on_either_side_disturb_nobody() {
     let _alone = alone().await;

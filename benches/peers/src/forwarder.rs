@@ -6,23 +6,26 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use dsv2_net::Endpoint;
-use dsv2_net::engine::{Broker, BrokerConfig, EmptyRefuser, Limits, MatchMode, Proxy, ProxyConfig};
+use dsv2_net::engine::{Broker, BrokerConfig, DispatchConfig, EmptyRefuser, Limits, MatchMode, Proxy, ProxyConfig};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
     Libzmq,
     Dsv2,
     Dsv2OneThread,
+    /// A REP server is given sixteen requests at a time, and not one.
+    Dsv2RepWindow,
 }
 
 impl Kind {
-    const ALL: [Self; 3] = [Self::Libzmq, Self::Dsv2, Self::Dsv2OneThread];
+    const ALL: [Self; 4] = [Self::Libzmq, Self::Dsv2, Self::Dsv2OneThread, Self::Dsv2RepWindow];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Libzmq => "libzmq",
             Self::Dsv2 => "dsv2",
             Self::Dsv2OneThread => "dsv2-one-thread",
+            Self::Dsv2RepWindow => "dsv2-rep-window",
         }
     }
 
@@ -68,12 +71,13 @@ impl Child {
         self.cpu_after.get() - self.cpu_before.get()
     }
 
-    /// User and system time from `/proc`, in its ticks of 10 ms.
+    /// Time on a processor of all threads together, as the scheduler counts it.
     fn cpu_now(&self) -> f64 {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.id())).unwrap_or_default();
-        let after_name = stat.rsplit(')').next().unwrap_or_default();
-        let ticks = after_name.split_whitespace().skip(11).take(2);
-        ticks.filter_map(|t| t.parse::<f64>().ok()).sum::<f64>() / 100.0
+        let Ok(threads) = std::fs::read_dir(format!("/proc/{}/task", self.process.id())) else { return f64::NAN };
+        let stats =
+            threads.flatten().filter_map(|thread| std::fs::read_to_string(thread.path().join("schedstat")).ok());
+        let nanos = stats.filter_map(|stat| stat.split_whitespace().next()?.parse::<f64>().ok());
+        nanos.sum::<f64>() / 1e9
     }
 }
 
@@ -97,7 +101,7 @@ pub(crate) fn serve(what: &str) {
         _ => tokio::runtime::Builder::new_multi_thread(),
     };
     let runtime = builder.enable_all().build().expect("runtime");
-    runtime.block_on(async { if role == "proxy" { serve_proxy().await } else { serve_broker().await } });
+    runtime.block_on(async { if role == "proxy" { serve_proxy().await } else { serve_broker(kind).await } });
 }
 
 async fn serve_proxy() {
@@ -115,10 +119,12 @@ async fn serve_proxy() {
     proxy.run(std::future::pending::<()>()).await;
 }
 
-async fn serve_broker() {
+async fn serve_broker(kind: Kind) {
+    let lock_step_window = if kind == Kind::Dsv2RepWindow { 16 } else { 1 };
     let config = BrokerConfig {
         clients: vec![Endpoint::loopback()],
         servers: vec![Endpoint::loopback()],
+        dispatch: DispatchConfig { lock_step_window, ..DispatchConfig::default() },
         ..BrokerConfig::default()
     };
     let broker = Broker::bind(config, Arc::new(EmptyRefuser)).await.expect("bind");

@@ -1,6 +1,8 @@
 use std::io::{self, IoSlice};
+use std::net::Shutdown;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
@@ -224,12 +226,12 @@ impl Stream {
         match self {
             Self::Tcp(stream) => {
                 let (read, write) = stream.into_split();
-                (ReadHalf::Tcp(read), WriteHalf::Tcp(write))
+                (ReadHalf::Tcp(read), WriteHalf::Tcp(Arc::new(write)))
             }
             #[cfg(unix)]
             Self::Unix(stream) => {
                 let (read, write) = stream.into_split();
-                (ReadHalf::Unix(read), WriteHalf::Unix(write))
+                (ReadHalf::Unix(read), WriteHalf::Unix(Arc::new(write)))
             }
             Self::Memory(stream) => {
                 let (read, write) = tokio::io::split(stream);
@@ -257,12 +259,43 @@ pub enum ReadHalf {
 #[non_exhaustive]
 pub enum WriteHalf {
     /// TCP.
-    Tcp(tcp::OwnedWriteHalf),
+    Tcp(Arc<tcp::OwnedWriteHalf>),
     /// A Unix domain socket.
     #[cfg(unix)]
-    Unix(unix::OwnedWriteHalf),
+    Unix(Arc<unix::OwnedWriteHalf>),
     /// In-process.
     Memory(tokio::io::WriteHalf<DuplexStream>),
+}
+
+/// A second handle to a [`WriteHalf`], for writes that do not wait. Who holds both sees to it that they take turns.
+#[derive(Debug, Clone)]
+pub(crate) enum DirectWrite {
+    Tcp(Arc<tcp::OwnedWriteHalf>),
+    #[cfg(unix)]
+    Unix(Arc<unix::OwnedWriteHalf>),
+}
+
+impl WriteHalf {
+    /// `None` where a write is no system call.
+    pub(crate) fn direct(&self) -> Option<DirectWrite> {
+        match self {
+            Self::Tcp(half) => Some(DirectWrite::Tcp(Arc::clone(half))),
+            #[cfg(unix)]
+            Self::Unix(half) => Some(DirectWrite::Unix(Arc::clone(half))),
+            Self::Memory(_) => None,
+        }
+    }
+}
+
+impl DirectWrite {
+    /// Writes what the system takes now; `WouldBlock` if that is nothing.
+    pub(crate) fn try_write(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(half) => half.try_write_vectored(bufs),
+            #[cfg(unix)]
+            Self::Unix(half) => half.try_write_vectored(bufs),
+        }
+    }
 }
 
 impl AsyncRead for ReadHalf {
@@ -282,15 +315,28 @@ impl AsyncWrite for WriteHalf {
     }
 
     fn poll_write_vectored(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Tcp(half) => Pin::new(half).poll_write_vectored(cx, bufs),
-            #[cfg(unix)]
-            Self::Unix(half) => Pin::new(half).poll_write_vectored(cx, bufs),
-            Self::Memory(half) => Pin::new(half).poll_write_vectored(cx, bufs),
+        loop {
+            let written = match self.as_mut().get_mut() {
+                Self::Tcp(half) => {
+                    let stream: &TcpStream = (**half).as_ref();
+                    ready!(stream.poll_write_ready(cx))?;
+                    half.try_write_vectored(bufs)
+                }
+                #[cfg(unix)]
+                Self::Unix(half) => {
+                    let stream: &UnixStream = (**half).as_ref();
+                    ready!(stream.poll_write_ready(cx))?;
+                    half.try_write_vectored(bufs)
+                }
+                Self::Memory(half) => return Pin::new(half).poll_write_vectored(cx, bufs),
+            };
+            if !written.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+                return Poll::Ready(written);
+            }
         }
     }
 
@@ -304,9 +350,15 @@ impl AsyncWrite for WriteHalf {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Tcp(half) => Pin::new(half).poll_shutdown(cx),
+            Self::Tcp(half) => {
+                let stream: &TcpStream = (**half).as_ref();
+                Poll::Ready(socket2::SockRef::from(stream).shutdown(Shutdown::Write))
+            }
             #[cfg(unix)]
-            Self::Unix(half) => Pin::new(half).poll_shutdown(cx),
+            Self::Unix(half) => {
+                let stream: &UnixStream = (**half).as_ref();
+                Poll::Ready(socket2::SockRef::from(stream).shutdown(Shutdown::Write))
+            }
             Self::Memory(half) => Pin::new(half).poll_shutdown(cx),
         }
     }

@@ -233,7 +233,7 @@ impl Connection {
             }
         };
         counters.handshakes.add(1);
-        let outbox = Outbox::new(&local.limits, local.outbox_budget.clone(), Arc::clone(counters));
+        let outbox = Outbox::new(&local.limits, local.outbox_budget.clone(), Arc::clone(counters), write.direct());
         tokio::spawn(writer::write_loop(write, outbox.clone(), local.limits.stall_timeout));
         let pulse = Pulse::new(local.limits.heartbeat, local.limits.stall_timeout, peer.speaks_3_1(), Instant::now());
         Ok(Self {

@@ -1,5 +1,7 @@
 //! The output queue of one connection: bounded in bytes, filled without waiting, emptied in large writes.
 
+mod hand;
+
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -9,15 +11,17 @@ use std::task::{Context, Poll, Waker};
 use bytes::{Bytes, BytesMut};
 use tokio::sync::Notify;
 
+pub(crate) use self::hand::{Chunk, InHand};
 use super::connection::CloseReason;
 use super::counters::{Budget, Counters};
 use super::limits::Limits;
+use crate::endpoint::DirectWrite;
 use crate::zmtp::{Batch, Message};
 
 /// Pushes of at least this many bytes are kept by reference, smaller ones are copied side by side into one buffer.
 /// A slice shares a read buffer of at most `Limits::read_chunk_bytes`, so a queue keeps alive at most
 /// `read_chunk_bytes / BY_REFERENCE_BYTES` times the bytes it accounts for.
-const BY_REFERENCE_BYTES: usize = 16 << 10;
+pub(crate) const BY_REFERENCE_BYTES: usize = 16 << 10;
 
 /// A coalescing buffer is sealed at this size.
 const TAIL_CAP_BYTES: usize = 64 << 10;
@@ -72,6 +76,8 @@ struct Inner {
 #[derive(Debug)]
 struct State {
     sealed: VecDeque<Chunk>,
+    /// How much of the first sealed chunk is written.
+    written_bytes: usize,
     tail: BytesMut,
     tail_messages: usize,
     /// Size of the last sealed tail: what the next one probably needs.
@@ -84,6 +90,10 @@ struct State {
     messages: usize,
     phase: Phase,
     starved: bool,
+    /// The socket, for writes by those who queue.
+    direct: Option<DirectWrite>,
+    /// Somebody who queued is writing: the writer stays aside.
+    is_written_directly: bool,
     /// The writer, while there is nothing to write.
     writer: Option<Waker>,
     /// The writer, while the peer takes nothing: pushes are no news to it.
@@ -101,17 +111,11 @@ enum Phase {
     Finished(CloseReason),
 }
 
-/// A piece of output: whole frames. `messages` counts those that end in it.
-#[derive(Debug)]
-pub(crate) struct Chunk {
-    pub(crate) bytes: Bytes,
-    pub(crate) messages: usize,
-}
-
 impl Outbox {
-    pub(crate) fn new(limits: &Limits, budget: Budget, counters: Arc<Counters>) -> Self {
+    pub(crate) fn new(limits: &Limits, budget: Budget, counters: Arc<Counters>, direct: Option<DirectWrite>) -> Self {
         let state = State {
             sealed: VecDeque::new(),
+            written_bytes: 0,
             tail: BytesMut::new(),
             tail_messages: 0,
             tail_hint_bytes: 0,
@@ -120,6 +124,8 @@ impl Outbox {
             messages: 0,
             phase: Phase::Open,
             starved: false,
+            direct,
+            is_written_directly: false,
             writer: None,
             blocked_writer: None,
             reader: None,
@@ -190,6 +196,13 @@ impl Outbox {
         Ok(())
     }
 
+    /// Like [`Outbox::append_wire`], by reference whatever the size: for bytes that have a memory of their own, and are
+    /// shared with other queues.
+    pub(crate) fn append_shared(&self, wire: &Bytes, messages: usize) -> Result<(), PushError> {
+        self.admit(wire.len(), messages)?.share(wire.clone(), messages);
+        Ok(())
+    }
+
     /// Queues one message that consists of several encoded pieces (see `Message::prefix`); [`Outbox::flush`] must
     /// follow.
     ///
@@ -217,6 +230,48 @@ impl Outbox {
         }
     }
 
+    /// Like [`Outbox::flush`], but if at least so much is queued, writes it at once, in the caller's task: that spares
+    /// waking the writer. For forwarders, which queue a batch and not single messages; not under a lock.
+    pub(crate) fn flush_now(&self, from_bytes: usize) {
+        let mut hand = InHand::default();
+        let direct = {
+            let mut state = self.lock();
+            // Who writes already finds what is queued.
+            if state.is_empty() || state.is_written_directly {
+                return;
+            }
+            let Some(waker) = state.writer.take() else { return };
+            match state.direct.clone().filter(|_| state.bytes >= from_bytes) {
+                Some(direct) => {
+                    state.writer = Some(waker);
+                    state.is_written_directly = true;
+                    state.move_to(&mut hand);
+                    direct
+                }
+                None => {
+                    drop(state);
+                    return waker.wake();
+                }
+            }
+        };
+        // A failure is the writer's to meet, which is woken because something remains.
+        let written = hand.with_slices(|slices| direct.try_write(slices)).unwrap_or(0);
+        if written > 0 {
+            self.wrote(&mut hand, written);
+        }
+        self.put_back(&mut hand);
+        self.forget(&hand);
+        let waker = {
+            let mut state = self.lock();
+            state.is_written_directly = false;
+            let done = state.is_empty() && matches!(state.phase, Phase::Open);
+            if done { None } else { state.writer.take() }
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
     /// Bytes queued and not yet handed to the system.
     #[must_use]
     pub fn queued_bytes(&self) -> usize {
@@ -227,6 +282,12 @@ impl Outbox {
     #[must_use]
     pub fn queued_messages(&self) -> usize {
         self.lock().messages
+    }
+
+    /// Whether the queue's own bounds would admit this much more; what it shares with others may be used up all the same.
+    pub(crate) fn admits(&self, bytes: usize, messages: usize) -> bool {
+        let state = self.lock();
+        matches!(state.phase, Phase::Open) && self.fits(&state, bytes, messages)
     }
 
     /// The bound on [`Outbox::queued_bytes`].
@@ -286,14 +347,20 @@ impl Outbox {
         }
     }
 
-    /// Closes the connection at once: what is queued is not written. The first reason stands. The memory of what the
-    /// writer does not have in hand is free, and given back to the budget, when this returns.
+    /// Closes the connection at once: what is queued is not written. The first reason stands. The memory of what is
+    /// queued is free, and given back to the budget, when this returns; only a write under way in another thread keeps
+    /// its part until the system call returns.
     pub fn close(&self, reason: CloseReason) {
         let mut state = self.lock();
         if !state.is_closed() {
             state.phase = Phase::Closed(reason);
             self.0.budget.release(state.bytes - state.taken_bytes);
             state.bytes = state.taken_bytes;
+            // Exact, although a chunk may hold hundreds of messages: those that ended before the cut did leave.
+            let written = state.written_bytes;
+            let left = state.sealed.front().map_or(0, |front| front.messages_within(written));
+            state.messages -= left;
+            self.0.counters.messages_out.add(left as u64);
             state.sealed = VecDeque::new();
             state.tail = BytesMut::new();
             self.announce(state);
@@ -365,9 +432,13 @@ impl Outbox {
         }
     }
 
-    /// The writer's side: moves all that is queued to `out` (which is empty). `Err`: stop.
-    pub(crate) fn poll_take(&self, cx: &mut Context<'_>, out: &mut VecDeque<Chunk>) -> Poll<Result<(), CloseReason>> {
+    /// The writer's side: moves all that is queued to its hand (which is empty). `Err`: stop.
+    pub(crate) fn poll_take(&self, cx: &mut Context<'_>, hand: &mut InHand) -> Poll<Result<(), CloseReason>> {
         let mut state = self.lock();
+        if state.is_written_directly {
+            remember(&mut state.writer, cx.waker());
+            return Poll::Pending;
+        }
         match &state.phase {
             Phase::Closed(reason) | Phase::Finished(reason) => return Poll::Ready(Err(reason.clone())),
             Phase::Draining if state.bytes == 0 => {
@@ -381,10 +452,22 @@ impl Outbox {
             remember(&mut state.writer, cx.waker());
             return Poll::Pending;
         }
-        state.seal();
-        state.taken_bytes = state.bytes;
-        std::mem::swap(&mut state.sealed, out);
+        // Also where something else woke it: while the writer writes, nobody else must.
+        state.writer = None;
+        state.move_to(hand);
         Poll::Ready(Ok(()))
+    }
+
+    /// The peer takes nothing: what the writer has in hand goes back to the front of the queue. If that is closed, the
+    /// writer keeps it, for the last count.
+    pub(crate) fn put_back(&self, hand: &mut InHand) {
+        let mut state = self.lock();
+        if !state.is_closed() {
+            hand.chunks.append(&mut state.sealed);
+            std::mem::swap(&mut state.sealed, &mut hand.chunks);
+            state.written_bytes = std::mem::take(&mut hand.written_bytes);
+            state.taken_bytes = 0;
+        }
     }
 
     /// While a write waits for the peer: has the connection been closed meanwhile?
@@ -399,8 +482,26 @@ impl Outbox {
         }
     }
 
-    /// The writer wrote this much.
-    pub(crate) fn release(&self, bytes: usize, messages: usize) {
+    /// So much of what is in hand is written.
+    pub(crate) fn wrote(&self, hand: &mut InHand, written: usize) {
+        let messages = hand.advance(written);
+        let counters = self.counters();
+        counters.writes.add(1);
+        counters.bytes_out.add(written as u64);
+        counters.messages_out.add(messages as u64);
+        self.release(written, messages);
+    }
+
+    /// What is still in hand at the end: of the first chunk, some messages may have left.
+    pub(crate) fn forget(&self, hand: &InHand) {
+        if let Some(front) = hand.chunks.front() {
+            let left = front.messages_within(hand.written_bytes);
+            self.counters().messages_out.add(left as u64);
+            self.release(0, left);
+        }
+    }
+
+    fn release(&self, bytes: usize, messages: usize) {
         self.0.budget.release(bytes);
         let mut state = self.lock();
         state.bytes -= bytes;
@@ -423,6 +524,8 @@ impl Outbox {
             Phase::Open | Phase::Draining => CloseReason::Local,
         };
         state.phase = Phase::Finished(reason);
+        // The connection ends with its last handle.
+        state.direct = None;
         self.0.budget.release(std::mem::take(&mut state.bytes));
         state.taken_bytes = 0;
         self.0.counters.messages_unsent.add(state.messages as u64);
@@ -449,11 +552,7 @@ impl Outbox {
         if !matches!(state.phase, Phase::Open) {
             return Err(PushError::Closed);
         }
-        // An empty queue takes one message of any size: its limit is `message_cap_bytes`.
-        let fits = state.bytes == 0
-            || (state.bytes + bytes <= self.0.cap_bytes
-                && state.messages.saturating_add(messages) <= self.0.cap_messages);
-        if !fits || !self.0.budget.try_reserve(bytes) {
+        if !self.fits(&state, bytes, messages) || !self.0.budget.try_reserve(bytes) {
             state.starved = true;
             drop(state);
             self.0.counters.messages_refused.add(messages as u64);
@@ -462,6 +561,13 @@ impl Outbox {
         state.bytes += bytes;
         state.messages += messages;
         Ok(state)
+    }
+
+    /// An empty queue takes one message of any size: its limit is `message_cap_bytes`.
+    fn fits(&self, state: &State, bytes: usize, messages: usize) -> bool {
+        state.bytes == 0
+            || (state.bytes + bytes <= self.0.cap_bytes
+                && state.messages.saturating_add(messages) <= self.0.cap_messages)
     }
 
     /// Tells everybody about a change of phase.
@@ -513,6 +619,13 @@ impl State {
     fn share(&mut self, bytes: Bytes, messages: usize) {
         self.seal();
         self.sealed.push_back(Chunk { bytes, messages });
+    }
+
+    fn move_to(&mut self, hand: &mut InHand) {
+        self.seal();
+        self.taken_bytes = self.bytes;
+        std::mem::swap(&mut self.sealed, &mut hand.chunks);
+        hand.written_bytes = std::mem::take(&mut self.written_bytes);
     }
 
     fn seal(&mut self) {

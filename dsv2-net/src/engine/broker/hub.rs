@@ -229,9 +229,9 @@ impl Hub {
         self.dispatch.is_idle()
     }
 
-    /// Does what was decided. Requests to be answered by the broker are handed out, because writing the answers takes
-    /// time. `true`: the next deadline is earlier than the timer knows.
-    pub(super) fn carry_out(&mut self, refusals: &mut Vec<Undeliverable>) -> bool {
+    /// Does what was decided. Queues to be flushed, and requests to be answered by the broker, are handed out, because
+    /// writing takes time. `true`: the next deadline is earlier than the timer knows.
+    pub(super) fn carry_out(&mut self, refusals: &mut Vec<Undeliverable>, touched: &mut Vec<Outbox>) -> bool {
         for effect in self.effects.drain(..) {
             match effect {
                 Effect::Forward { server, request, message } => {
@@ -256,7 +256,7 @@ impl Hub {
                 }
             }
         }
-        self.flush();
+        self.queue_staged(touched);
         self.dispatch.deadline().is_some_and(|due| due < self.armed_ms)
     }
 
@@ -267,11 +267,12 @@ impl Hub {
         due
     }
 
-    fn flush(&mut self) {
+    fn queue_staged(&mut self, touched: &mut Vec<Outbox>) {
         for slot in self.touched_servers.drain(..) {
-            if let Some(Some(link)) = self.servers.get_mut(slot)
-                && !link.flush()
-            {
+            let Some(Some(link)) = self.servers.get_mut(slot) else { continue };
+            if link.queue() {
+                touched.push(link.outbox.clone());
+            } else {
                 // What it was handed is answered when its connection ends.
                 link.outbox.close(CloseReason::Stalled);
                 self.stats.disconnected_servers += 1;
@@ -279,10 +280,13 @@ impl Hub {
         }
         for slot in self.touched_clients.drain(..) {
             let Some(Some(client)) = self.clients.get_mut(slot) else { continue };
-            if !client.link.flush() {
+            if !client.link.queue() {
                 client.link.outbox.close(CloseReason::Stalled);
                 self.stats.disconnected_clients += 1;
-            } else if !client.on_hold && is_lagging(&client.link.outbox) {
+                continue;
+            }
+            touched.push(client.link.outbox.clone());
+            if !client.on_hold && is_lagging(&client.link.outbox) {
                 client.on_hold = true;
                 client.signals.lagging.notify_one();
                 self.dispatch.hold(client.id);

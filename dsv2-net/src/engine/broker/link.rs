@@ -15,7 +15,7 @@ const BY_REFERENCE_BYTES: usize = 16 << 10;
 
 const MORE: u8 = 1;
 
-/// Output for one peer. Everything staged is queued at once by [`Link::flush`], which wakes the writer once.
+/// Output for one peer. Everything staged is queued at once by [`Link::queue`].
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) outbox: Outbox,
@@ -58,10 +58,9 @@ impl Link {
         }
     }
 
-    /// Queues what is staged and wakes the writer. `false`: the queue is full and something was lost.
-    pub(super) fn flush(&mut self) -> bool {
+    /// Queues what is staged; the outbox is to be flushed. `false`: the queue is full and something was lost.
+    pub(super) fn queue(&mut self) -> bool {
         self.queue_staged();
-        self.outbox.flush();
         self.touched = false;
         !std::mem::take(&mut self.overflow)
     }

@@ -54,6 +54,9 @@ pub const CONTROL_READY: &[u8] = b"ready";
 /// Second frame of a server's control message: it takes no further requests.
 pub const CONTROL_DRAINING: &[u8] = b"draining";
 
+/// With more peers to write to than this, all are left to their writers.
+const DIRECT_CAP: usize = 8;
+
 /// Configuration of a [`Broker`].
 #[derive(Debug, Clone)]
 pub struct BrokerConfig {
@@ -226,14 +229,16 @@ impl Shared {
         self.hub.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs one step, then what must not be done under the lock: writing the broker's own answers.
+    /// Runs one step, then what must not be done under the lock: writing, and the broker's own answers.
     fn locked<T>(&self, step: impl FnOnce(&mut Hub, u64) -> T) -> T {
         let mut refusals: Vec<Undeliverable> = Vec::new();
+        let mut touched: Vec<Outbox> = Vec::new();
         let (result, earlier) = {
             let mut hub = self.hub();
             let result = step(&mut hub, self.now_ms());
-            (result, hub.carry_out(&mut refusals))
+            (result, hub.carry_out(&mut refusals, &mut touched))
         };
+        flush(&touched);
         for refusal in refusals {
             refusal.answer(&*self.refuser);
         }
@@ -246,6 +251,17 @@ impl Shared {
     fn now_ms(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
+}
+
+/// One queue is left to its writer, which runs next in this thread: requests that come close together leave in one
+/// piece, which spares the other ends more than a task's turn costs here. A second one would wake another thread, and
+/// that costs more than a write: a reply of a REP server, and its next request.
+fn flush(touched: &[Outbox]) {
+    let Some((last, others)) = touched.split_last() else { return };
+    for outbox in others {
+        if others.len() < DIRECT_CAP { outbox.flush_now(0) } else { outbox.flush() }
+    }
+    last.flush();
 }
 
 /// Answers what is overdue, at its time.

@@ -12,8 +12,8 @@
 //!   a reply for too long. A client without a pin takes the ready server with the fewest clients.
 //! - Requests of one client reach servers in the order in which they were accepted. A client that
 //!   moves waits until nothing of it is unanswered at the server that it left.
-//! - A lock-step server (REP) has one request at a time, any other at most its window. One message
-//!   larger than the window in bytes is handed over alone.
+//! - A lock-step server (REP) has one request at a time, or as many as [`DispatchConfig::lock_step_window`] says; any
+//!   other has at most its window. One message larger than the window in bytes is handed over alone.
 //! - Every accepted request is answered exactly once, by a server or by the broker, unless its
 //!   client leaves first. What a server may have seen is answered *unknown*, the rest *rejected*.
 //! - Nothing is handed over for a client that is on hold ([`Dispatch::hold`]).
@@ -120,6 +120,10 @@ pub struct DispatchConfig {
     pub total_waiting: Quota,
     /// What a server that is not lock-step may have unanswered.
     pub server_window: Quota,
+    /// What a lock-step server may have unanswered, in messages: the one it works on, and those that wait at its socket
+    /// instead of here. One by default. More spares a round trip between two requests, and costs certainty: when the
+    /// server is lost, each of them may have been carried out, so each is answered *unknown*.
+    pub lock_step_window: usize,
     /// How long a request waits while no server is ready.
     pub wait_deadline_ms: u64,
     /// How long a request waits for its turn at a ready server, and how long a server may take to
@@ -133,6 +137,7 @@ impl Default for DispatchConfig {
             client_waiting: Quota { messages: 1024, bytes: 4 << 20 },
             total_waiting: Quota { messages: 65_536, bytes: 64 << 20 },
             server_window: Quota { messages: 4096, bytes: 16 << 20 },
+            lock_step_window: 1,
             wait_deadline_ms: 5_000,
             answer_deadline_ms: 30_000,
         }
@@ -142,7 +147,7 @@ impl Default for DispatchConfig {
 /// How many requests a server takes at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pace {
-    /// One: a REP socket.
+    /// [`DispatchConfig::lock_step_window`]: a REP socket.
     LockStep,
     /// [`DispatchConfig::server_window`]: a DEALER or ROUTER socket.
     Window,
@@ -366,9 +371,7 @@ impl Dispatch {
                 affected.push(request.client);
             }
         }
-        if let Some(server) = self.servers.remove(id.0)
-            && let Some(overdue) = server.overdue
-        {
+        for overdue in self.servers.remove(id.0).map(|server| server.overdue).unwrap_or_default() {
             self.requests.remove(overdue);
         }
         for client in affected {
@@ -429,10 +432,10 @@ impl Dispatch {
     ) -> Result<ClientId, Stray> {
         let place = self.requests.get(request.0).map(|request| request.place);
         if place == Some(Place::Overdue(server)) {
-            self.requests.remove(request.0);
+            let bytes = self.requests.remove(request.0).map_or(0, |request| request.bytes);
             self.change_server(now_ms, server, out, |server| {
-                server.overdue = None;
-                server.in_flight = Quota::default();
+                server.overdue.retain(|key| *key != request.0);
+                server.in_flight.sub(bytes);
             });
             return Err(Stray::NotOutstanding);
         }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use super::requests::Place;
 use super::slab::Key;
-use super::{ClientId, Dispatch, Effect, Pace, Quota, Refusal, RequestId, ServerId};
+use super::{ClientId, Dispatch, DispatchConfig, Effect, Pace, Quota, Refusal, RequestId, ServerId};
 use crate::zmtp::Message;
 
 #[derive(Debug, Default)]
@@ -50,8 +50,8 @@ pub(super) struct Server {
     pub(super) pace: Pace,
     /// As it declares itself.
     pub(super) ready: bool,
-    /// A lock-step server that owes a reply which the broker has given in its place.
-    pub(super) overdue: Option<Key>,
+    /// The replies that a lock-step server owes and the broker has given in its place.
+    pub(super) overdue: Vec<Key>,
     /// Ready and owing nothing.
     pub(super) available: bool,
     pub(super) term: u64,
@@ -66,7 +66,7 @@ impl Server {
         Self {
             pace,
             ready: false,
-            overdue: None,
+            overdue: Vec::new(),
             available: false,
             term: 0,
             pinned: 0,
@@ -75,11 +75,12 @@ impl Server {
         }
     }
 
-    fn has_room(&self, window: Quota, bytes: usize) -> bool {
-        match self.pace {
-            Pace::LockStep => self.in_flight.messages == 0,
-            Pace::Window => window.admits(self.in_flight, bytes),
-        }
+    fn has_room(&self, config: &DispatchConfig, bytes: usize) -> bool {
+        let window = match self.pace {
+            Pace::LockStep => Quota { messages: config.lock_step_window, ..config.server_window },
+            Pace::Window => config.server_window,
+        };
+        window.admits(self.in_flight, bytes)
     }
 }
 
@@ -109,9 +110,8 @@ impl Dispatch {
         if held {
             return Route::Held;
         }
-        let window = self.config.server_window;
         match self.servers.get(server_id.0) {
-            Some(server) if server.has_room(window, bytes) => Route::To(server_id),
+            Some(server) if server.has_room(&self.config, bytes) => Route::To(server_id),
             Some(_) => Route::Full(server_id),
             None => Route::Nowhere,
         }
@@ -196,7 +196,7 @@ impl Dispatch {
                 .get(client.0)
                 .and_then(|client| client.waiting.front())
                 .and_then(|key| self.requests.get(*key));
-            if next.is_some_and(|next| !server.has_room(self.config.server_window, next.bytes)) {
+            if next.is_some_and(|next| !server.has_room(&self.config, next.bytes)) {
                 return;
             }
             if let Some(server) = self.servers.get_mut(id.0) {
@@ -226,7 +226,7 @@ impl Dispatch {
             return;
         };
         change(server);
-        let available = server.ready && server.overdue.is_none();
+        let available = server.ready && server.overdue.is_empty();
         if available == server.available {
             return;
         }
@@ -396,7 +396,7 @@ impl Dispatch {
             if lock_step {
                 // It takes nothing new before it has replied, so it must not keep clients either.
                 self.requests.relocate(key, Place::Overdue(id), now_ms);
-                self.change_server(now_ms, id, out, |server| server.overdue = Some(key));
+                self.change_server(now_ms, id, out, |server| server.overdue.push(key));
             } else {
                 self.requests.remove(key);
                 if let Some(server) = self.servers.get_mut(id.0) {

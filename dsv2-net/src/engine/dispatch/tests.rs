@@ -14,6 +14,7 @@ fn config() -> DispatchConfig {
         client_waiting: Quota { messages: 4, bytes: 400 },
         total_waiting: Quota { messages: 8, bytes: 800 },
         server_window: Quota { messages: 3, bytes: 300 },
+        lock_step_window: 1,
         wait_deadline_ms: 50,
         answer_deadline_ms: 300,
     }
@@ -212,6 +213,24 @@ fn a_silent_lock_step_server_loses_its_clients_until_it_replies() {
     // The late reply reaches nobody, but the server is good again.
     assert_eq!(bench.reply(silent, first), Err(Stray::NotOutstanding));
     assert_eq!(bench.bodies(), ["2"]);
+}
+
+#[test]
+fn a_lock_step_server_may_be_given_more_and_each_of_them_may_have_been_carried_out() {
+    let limits = DispatchConfig { lock_step_window: 2, ..config() };
+    let mut bench = Bench { dispatch: Dispatch::new(limits, 0), ..Bench::new() };
+    let server = bench.server(Pace::LockStep);
+    let client = bench.dispatch.client_joined();
+    for body in ["1", "2", "3"] {
+        bench.ask(client, body);
+    }
+    let handed = bench.forwards();
+    assert_eq!(handed.len(), 2);
+    bench.reply(server, handed[0].1).unwrap();
+    assert_eq!(bench.bodies(), ["3"]);
+    bench.leave(server);
+    let unknown: Vec<_> = bench.refusals().into_iter().map(|(_, body, why)| (body, why.outcome())).collect();
+    assert_eq!(unknown, [("2".to_owned(), Outcome::Unknown), ("3".to_owned(), Outcome::Unknown)]);
 }
 
 #[test]

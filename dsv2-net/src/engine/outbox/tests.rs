@@ -4,7 +4,12 @@ use std::task::Wake;
 use super::*;
 
 fn outbox(cap_bytes: usize) -> Outbox {
-    Outbox::new(&Limits { outbox_cap_bytes: cap_bytes, ..Limits::default() }, Budget::new(1 << 20), Arc::default())
+    Outbox::new(
+        &Limits { outbox_cap_bytes: cap_bytes, ..Limits::default() },
+        Budget::new(1 << 20),
+        Arc::default(),
+        None,
+    )
 }
 
 #[derive(Default)]
@@ -19,8 +24,8 @@ impl Wake for Wakes {
 /// What the writer would get now.
 fn take(outbox: &Outbox, wakes: &Arc<Wakes>) -> Poll<Result<VecDeque<Chunk>, CloseReason>> {
     let waker = Waker::from(Arc::clone(wakes));
-    let mut chunks = VecDeque::new();
-    outbox.poll_take(&mut Context::from_waker(&waker), &mut chunks).map_ok(|()| chunks)
+    let mut hand = InHand::default();
+    outbox.poll_take(&mut Context::from_waker(&waker), &mut hand).map_ok(|()| hand.chunks)
 }
 
 fn taken(outbox: &Outbox) -> VecDeque<Chunk> {
@@ -99,7 +104,7 @@ fn an_empty_queue_takes_one_message_of_any_size() {
 #[tokio::test]
 async fn room_in_the_shared_budget_is_waited_for() {
     let (budget, limits) = (Budget::new(1000), Limits::default());
-    let [greedy, modest] = [(); 2].map(|()| Outbox::new(&limits, budget.clone(), Arc::default()));
+    let [greedy, modest] = [(); 2].map(|()| Outbox::new(&limits, budget.clone(), Arc::default(), None));
     greedy.push(&Message::single(&[0; 950])).unwrap();
     assert_eq!(modest.push(&Message::single(&[0; 100])), Err(PushError::Full));
     let waiting = tokio::spawn({
@@ -173,6 +178,51 @@ fn closing_gives_back_what_the_writer_does_not_hold() {
     outbox.release(in_hand[0].bytes.len(), 1);
     outbox.finish();
     assert_eq!((outbox.queued_messages(), outbox.0.budget.used_bytes()), (1, 0));
+}
+
+#[test]
+fn only_messages_that_left_whole_are_counted() {
+    let one = Message::from_frames(["topic", "body"]);
+    let chunk = Chunk { bytes: [one.wire().as_ref(), one.wire()].concat().into(), messages: 2 };
+    let len = one.wire().len();
+    for (written, messages) in [(0, 0), (len - 1, 0), (len, 1), (2 * len - 1, 1), (2 * len, 2)] {
+        assert_eq!(chunk.messages_within(written), messages, "{written} bytes");
+    }
+}
+
+/// Its timer may wake the writer at any moment.
+#[test]
+fn a_writer_that_took_is_not_taken_for_idle() {
+    let (outbox, wakes) = (outbox(1000), Arc::new(Wakes::default()));
+    assert!(take(&outbox, &wakes).is_pending());
+    outbox.append(&Message::single(b"one")).unwrap();
+    assert!(take(&outbox, &wakes).is_ready(), "not woken, it looks all the same");
+    outbox.append(&Message::single(b"two")).unwrap();
+    outbox.flush();
+    outbox.flush_now(0);
+    assert_eq!(wakes.0.load(Ordering::Relaxed), 0, "it takes the second after the first");
+}
+
+#[test]
+fn a_writer_that_waits_holds_nothing() {
+    let outbox = outbox(1000);
+    let message = Message::single(&[0; 98]);
+    outbox.push(&message).unwrap();
+    outbox.push(&message).unwrap();
+    let mut hand = InHand { chunks: taken(&outbox), written_bytes: 150 };
+    outbox.release(150, 0);
+    outbox.push(&message).unwrap();
+    outbox.put_back(&mut hand);
+    assert!(hand.chunks.is_empty());
+    let again = taken(&outbox);
+    assert_eq!(again.iter().map(|chunk| chunk.bytes.len()).collect::<Vec<_>>(), [200, 100], "in the old order");
+    let mut hand = InHand { chunks: again, written_bytes: 150 };
+    outbox.put_back(&mut hand);
+    outbox.close(CloseReason::Stalled);
+    assert_eq!((outbox.queued_bytes(), outbox.0.budget.used_bytes()), (0, 0), "free at once");
+    outbox.finish();
+    assert_eq!(outbox.counters().messages_out.get(), 1, "one had left whole");
+    assert_eq!(outbox.counters().messages_unsent.get(), 2);
 }
 
 #[test]

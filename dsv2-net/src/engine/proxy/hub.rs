@@ -7,9 +7,13 @@ use std::ops::Range;
 use bytes::{Bytes, BytesMut};
 
 use super::{ProxyStats, SlowPolicy};
+use crate::engine::outbox::BY_REFERENCE_BYTES;
 use crate::engine::subscriptions::{MatchMode, PeerIndex, Subscribed, SubscriptionLimits, Subscriptions, Unsubscribed};
 use crate::engine::{CloseReason, Limits, Outbox, PushError};
 use crate::zmtp::{Batch, Command, Item};
+
+/// Runs from this size on are copied once and shared by all who want them; smaller ones are copied to each, side by side.
+const SHARED_FROM_BYTES: usize = 2 << 10;
 
 #[derive(Debug)]
 pub(super) struct Hub {
@@ -23,6 +27,12 @@ pub(super) struct Hub {
     pressure_bytes: usize,
     /// Subscribers that the present batch concerns.
     touched: Vec<PeerIndex>,
+    /// Memory for those of them for whom a message between was not.
+    interrupted: Vec<PeerIndex>,
+    /// How many subscribers the present batch goes to, once that is known.
+    touched_count: usize,
+    /// A run of the present batch, copied out of the read buffer once for all who want it.
+    copy: Option<(Range<usize>, Bytes)>,
     tally: Tally,
 }
 
@@ -72,6 +82,9 @@ impl Hub {
             policy,
             pressure_bytes: limits.outbox_total_cap_bytes - limits.outbox_total_cap_bytes / 8,
             touched: Vec::new(),
+            interrupted: Vec::new(),
+            touched_count: 0,
+            copy: None,
             tally: Tally::default(),
         }
     }
@@ -136,8 +149,9 @@ impl Hub {
         self.tell_publishers(upstream, lagging);
     }
 
-    /// Queues every message of a publisher's batch for those who want it. `queued_bytes`: of all subscribers.
-    pub(super) fn fan_out(&mut self, batch: &Batch, queued_bytes: usize) {
+    /// Queues every message of a publisher's batch for those who want it. `queued_bytes`: of all subscribers. The queues
+    /// to flush are handed out, because writing takes time.
+    pub(super) fn fan_out(&mut self, batch: &Batch, queued_bytes: usize, touched: &mut Vec<Outbox>) {
         if queued_bytes > self.pressure_bytes {
             self.disconnect_largest();
         }
@@ -149,32 +163,100 @@ impl Hub {
             self.route(batch, topic, start..end);
             start = end;
         }
+        self.touched_count = self.touched.len();
         for index in std::mem::take(&mut self.touched) {
+            self.queue_pending(index, batch, 0..0);
             if let Some(subscriber) = &mut self.subscribers[index as usize] {
-                subscriber.queue_pending(batch, self.policy, &mut self.tally);
                 subscriber.touched = false;
-                subscriber.outbox.flush();
+                touched.push(subscriber.outbox.clone());
             }
         }
+        (self.copy, self.touched_count) = (None, 0);
     }
 
     fn route(&mut self, batch: &Batch, topic: &[u8], run: Range<usize>) {
+        let mut interrupted = std::mem::take(&mut self.interrupted);
         let found = self.subscriptions.matching(topic);
         if found.is_empty() {
             self.tally.unmatched += run.len() as u64;
         }
         for &index in found {
             let Some(subscriber) = &mut self.subscribers[index as usize] else { continue };
-            if subscriber.pending.end != run.start || !subscriber.touched {
-                subscriber.queue_pending(batch, self.policy, &mut self.tally);
-                subscriber.pending.start = run.start;
-            }
-            subscriber.pending.end = run.end;
             if !subscriber.touched {
                 subscriber.touched = true;
+                subscriber.pending = run.clone();
                 self.touched.push(index);
+            } else if subscriber.pending.end == run.start {
+                subscriber.pending.end = run.end;
+            } else {
+                interrupted.push(index);
             }
         }
+        for index in interrupted.drain(..) {
+            self.queue_pending(index, batch, run.clone());
+        }
+        self.interrupted = interrupted;
+    }
+
+    /// Queues what waits for a subscriber; `next` waits then.
+    fn queue_pending(&mut self, index: PeerIndex, batch: &Batch, next: Range<usize>) {
+        let Some(subscriber) = &mut self.subscribers[index as usize] else { return };
+        let run = std::mem::replace(&mut subscriber.pending, next);
+        let outbox = subscriber.outbox.clone();
+        let count = run.len() as u64;
+        let shared = self.shared_copy(batch, &run);
+        let append = |run: Range<usize>| match &shared {
+            Some(wire) => outbox.append_shared(wire, run.len()),
+            None => outbox.append_run(batch, run),
+        };
+        let mut queued = append(run.clone());
+        while queued == Err(PushError::Full) && self.make_room(&outbox, batch, run.clone()) {
+            queued = append(run.clone());
+        }
+        match queued {
+            Ok(()) => self.tally.deliveries += count,
+            Err(PushError::Full) => {
+                self.tally.dropped += count;
+                if self.policy == SlowPolicy::Disconnect {
+                    outbox.close(CloseReason::Stalled);
+                    self.tally.disconnected_slow += 1;
+                }
+            }
+            // On its way out.
+            Err(PushError::Closed) => {}
+        }
+    }
+
+    /// The copy of a run that all who want it share, where each would make its own otherwise.
+    fn shared_copy(&mut self, batch: &Batch, run: &Range<usize>) -> Option<Bytes> {
+        let wire = batch.wire_slice(run.clone());
+        if self.touched_count < 2 || !(SHARED_FROM_BYTES..BY_REFERENCE_BYTES).contains(&wire.len()) {
+            return None;
+        }
+        match &self.copy {
+            Some((copied, copy)) if copied == run => Some(copy.clone()),
+            _ => {
+                let copy = Bytes::copy_from_slice(wire);
+                self.copy = Some((run.clone(), copy.clone()));
+                Some(copy)
+            }
+        }
+    }
+
+    /// The queues of others take the room of this one: the longest of them goes, if it is longer than this one would
+    /// become. `false`: this one itself is too long.
+    fn make_room(&mut self, outbox: &Outbox, batch: &Batch, run: Range<usize>) -> bool {
+        let bytes = batch.wire_slice(run.clone()).len();
+        if !outbox.admits(bytes, run.len()) {
+            return false;
+        }
+        let wanted = outbox.queued_bytes() + bytes;
+        let live = self.subscribers.iter().flatten().filter(|s| !s.outbox.is_closed());
+        let longest = live.map(|s| (s.outbox.queued_bytes(), &s.outbox)).max_by_key(|(bytes, _)| *bytes);
+        let Some((_, longest)) = longest.filter(|(bytes, _)| *bytes > wanted) else { return false };
+        longest.close(CloseReason::Stalled);
+        self.tally.disconnected_largest += 1;
+        true
     }
 
     /// The queues of those that are being disconnected already do not count: their memory is on its way back.
@@ -226,28 +308,6 @@ fn topic(batch: &Batch, index: usize) -> &[u8] {
         Item::Message { first, .. } => first,
         // An XSUB's decoder yields messages only.
         Item::Subscribe(_) | Item::Cancel(_) => &[],
-    }
-}
-
-impl Subscriber {
-    fn queue_pending(&mut self, batch: &Batch, policy: SlowPolicy, tally: &mut Tally) {
-        let run = std::mem::take(&mut self.pending);
-        if run.is_empty() {
-            return;
-        }
-        let count = run.len() as u64;
-        match self.outbox.append_run(batch, run) {
-            Ok(()) => tally.deliveries += count,
-            Err(PushError::Full) => {
-                tally.dropped += count;
-                if policy == SlowPolicy::Disconnect {
-                    self.outbox.close(CloseReason::Stalled);
-                    tally.disconnected_slow += 1;
-                }
-            }
-            // On its way out.
-            Err(PushError::Closed) => {}
-        }
     }
 }
 

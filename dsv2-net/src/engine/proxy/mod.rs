@@ -36,6 +36,12 @@ use crate::zmtp::{Batch, SocketType};
 /// How long a subscriber that changes its subscriptions faster than publishers take them is held up at a time.
 const UPSTREAM_PATIENCE: Duration = Duration::from_secs(1);
 
+/// How many peers' output one task writes in a row.
+const DIRECT_CAP: usize = 64;
+
+/// Less than this is left to a peer's writer: more may join it until that runs.
+const DIRECT_BYTES: usize = 4 << 10;
+
 /// What becomes of a message for a subscriber whose output queue is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -215,11 +221,13 @@ async fn serve_publisher(mut connection: Connection, shared: Arc<Shared>) {
     let peer = Arc::clone(connection.peer());
     let id = shared.hub().publisher_joined(connection.outbox().clone(), peer.speaks_3_1());
     let mut batch = Batch::new();
+    let mut touched = Vec::new();
     let reason = loop {
         match connection.next_batch(&mut batch).await {
-            Ok(()) => shared.hub().fan_out(&batch, shared.subscribers.queued_bytes()),
+            Ok(()) => shared.hub().fan_out(&batch, shared.subscribers.queued_bytes(), &mut touched),
             Err(reason) => break reason,
         }
+        flush_all(&mut touched);
     };
     shared.hub().publisher_left(id);
     debug!(address = peer.address, %reason, "publisher left");
@@ -239,6 +247,14 @@ async fn serve_subscriber(mut connection: Connection, shared: Arc<Shared>) {
     };
     shared.hub().subscriber_left(id);
     debug!(address = peer.address, %reason, "subscriber left");
+}
+
+/// Writes what was queued by one step. Beyond some peers it is left to their writers, so that this task does not keep
+/// others waiting.
+fn flush_all(touched: &mut Vec<Outbox>) {
+    for (index, outbox) in touched.drain(..).enumerate() {
+        if index < DIRECT_CAP { outbox.flush_now(DIRECT_BYTES) } else { outbox.flush() }
+    }
 }
 
 /// Lets publishers catch up with the subscriptions sent to them. Whoever does not take them is not waited for long:
