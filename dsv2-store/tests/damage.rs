@@ -354,6 +354,35 @@ fn what_is_intact_but_not_ours_is_left_alone() {
     assert_eq!(disk.content("users.json"), Some(before));
 }
 
+/// Found by fuzzing: a replay handed out what waits, because it stands where the next one would.
+#[test]
+fn an_event_whose_clock_falls_waits_in_its_place() {
+    let (disk, given) = closed_log(14, 30);
+    let held = open_mem(&disk).vector().clone();
+    let (origin, last) = held.iter().max_by_key(|(_, seq)| *seq).expect("an origin");
+    let early = given.iter().find(|event| event.id.origin == *origin && event.id.seq == last - 1).expect("there");
+    let path = LOG_FILES[early.body.kind() as usize];
+    let content = String::from_utf8(disk.content(path).expect("there")).expect("text");
+    let own = format!("\"ev\":\"{}\"", early.id);
+    let lines = content.lines().map(|line| if line.contains(&own) { later(line) } else { line.to_owned() + "\n" });
+    disk.put(path, lines.collect::<String>());
+    let store = open_mem(&disk);
+    assert_eq!(store.vector().get(origin), last - 1, "the last one waits");
+    let mut served = Vec::new();
+    let _ = store.replay(&mut |event| served.push(event));
+    assert!(served.iter().all(|event| store.vector().contains(&event.id)));
+    assert_eq!(events(&store).len(), given.len() - 1);
+}
+
+/// The line with a clock far ahead, and the checksum that belongs to it.
+fn later(line: &str) -> String {
+    let (covered, _) = line.split_once(",\"crc\"").expect("a checksum");
+    let (before, after) = covered.split_once("\"clock\":").expect("a clock");
+    let digits = after.find(|c: char| !c.is_ascii_digit()).expect("more fields");
+    let covered = format!("{before}\"clock\":9000{}", &after[digits..]);
+    format!("{covered},\"crc\":\"{:08x}\"}}\n", crc32fast::hash(covered.as_bytes()))
+}
+
 #[test]
 fn garbage_of_any_sort_is_survived() {
     let (disk, given) = closed_log(13, 20);

@@ -30,6 +30,9 @@ pub struct StatusReport {
     pub coordinator: Option<ServerName>,
     /// The number of the election's epoch.
     pub epoch: u64,
+    /// How many milliseconds of its lease are left, where it leads with one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_ms: Option<u64>,
     /// Its logical clock.
     pub clock: Clock,
     /// Its agreed wall clock.
@@ -69,6 +72,7 @@ impl StatusReport {
             rank: None,
             coordinator: None,
             epoch: 0,
+            lease_ms: None,
             clock: Clock::ZERO,
             wall: ClockReport::default(),
             voters: Vec::new(),

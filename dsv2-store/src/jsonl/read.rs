@@ -120,8 +120,10 @@ impl JsonlStore {
                     id
                 }
             };
-            if event.id.seq != next[id as usize] {
-                if event.id.seq > next[id as usize] && self.index.entry(id, event.id.seq).is_some() {
+            // What waits is not served, even where it stands in its place.
+            let is_served = self.index.entry(id, event.id.seq).is_some();
+            if !is_served || event.id.seq != next[id as usize] {
+                if is_served && event.id.seq > next[id as usize] {
                     passed.insert((id, event.id.seq));
                 }
                 continue;
