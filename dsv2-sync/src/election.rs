@@ -30,8 +30,9 @@
 //! 5. **Do not believe a single ear.** A server that lost the coordinator asks all others, and stays if one of them still
 //!    hears it: a broken link between two servers is no reason for an election.
 //!
-//! Two implementations fit the trait: [`Bully`], where every partition may have its coordinator, and one that needs a
-//! majority, whose grants are epochs too: saving the pair (number, grantee) before answering is its vote.
+//! Two implementations fit the trait: [`Bully`], where every partition may have its coordinator, and [`QuorumBully`], where
+//! a coordinator needs the votes of a majority of named servers, and leads only as long as its lease lasts. The rules
+//! above are those of `Bully`; what `QuorumBully` does instead, its own page says.
 //!
 //! Sources: H. Garcia-Molina, *Elections in a Distributed Computing System*, IEEE Transactions on Computers C-31(1),
 //! 1982, for the algorithm; rule 2 follows the terms of D. Ongaro and J. Ousterhout, *In Search of an Understandable
@@ -39,14 +40,45 @@
 
 use std::fmt;
 
-use dsv2_core::{Machine, ServerName};
+use dsv2_core::{Machine, Mono, ServerName};
 use serde::{Deserialize, Serialize};
 
 mod bully;
+mod quorum;
 mod rank;
+mod roster;
 
 pub use bully::{Bully, BullyConfig};
+#[cfg(feature = "sim")]
+pub use quorum::Planted;
+pub use quorum::{QuorumBully, QuorumConfig};
 pub use rank::CoordinatorRank;
+
+/// Which election a server takes part in. All servers of a cluster need the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum ElectionForm {
+    /// [`QuorumBully`] where voters are configured, else [`Bully`].
+    #[default]
+    Auto,
+    /// [`Bully`] in any case: each side of a partition has its coordinator, although there are voters.
+    Bully,
+}
+
+impl std::str::FromStr for ElectionForm {
+    type Err = NoSuchForm;
+    fn from_str(text: &str) -> Result<Self, NoSuchForm> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "bully" => Ok(Self::Bully),
+            _ => Err(NoSuchForm),
+        }
+    }
+}
+
+/// The text is neither `auto` nor `bully`. Nothing was built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("is neither auto nor bully")]
+pub struct NoSuchForm;
 
 /// The identity of a server's data directory: a random number drawn when the directory was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -108,7 +140,7 @@ pub enum Standing {
 }
 
 /// What a coordinator says of itself.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Claim {
     /// Its name.
     pub name: ServerName,
@@ -121,7 +153,7 @@ pub struct Claim {
 }
 
 /// A claim at second hand.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Seen {
     /// What the coordinator said.
     pub claim: Claim,
@@ -133,7 +165,7 @@ pub struct Seen {
 ///
 /// The epoch in it is the highest that the sender knows; it and the rank are `None` where a server of the family, which
 /// knows neither, speaks.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum ElectionMessage {
     /// "I hold an election: answer."
@@ -167,9 +199,46 @@ pub enum ElectionMessage {
         /// The coordinator it hears, itself included.
         seen: Option<Seen>,
     },
-    /// "I lead no longer; choose another."
+    /// "I lead no longer; choose another." With voters also: "I want no votes for that ballot any more."
     Resign {
         /// The reign that ends.
+        epoch: Epoch,
+    },
+    /// With voters, the answer to [`ElectionMessage::Election`]: "I hear no coordinator and am bound to none; ask for my
+    /// vote." It binds nobody.
+    Support {
+        /// The sender's highest epoch.
+        epoch: Epoch,
+    },
+    /// "Vote for me."
+    Request {
+        /// The reign that it would be.
+        ballot: Epoch,
+        /// The sender's rank.
+        rank: Option<u64>,
+    },
+    /// "You have my vote." It is saved before it is spoken.
+    Grant {
+        /// For which reign.
+        ballot: Epoch,
+    },
+    /// "I lead, as long as a majority goes on to say so."
+    Lease {
+        /// The coordinator's claim.
+        claim: Claim,
+        /// When it was sent, by the coordinator's own clock, in microseconds; means nothing to others.
+        sent_us: u64,
+    },
+    /// The answer: "I vote for nobody else for the time of the silence window."
+    Renewed {
+        /// The reign that is followed.
+        epoch: Epoch,
+        /// From the message that is answered.
+        sent_us: u64,
+    },
+    /// "I am better than you, and a majority hears me: hand over."
+    Handover {
+        /// The reign that should end.
         epoch: Epoch,
     },
 }
@@ -214,6 +283,8 @@ pub enum ElectionInput {
 pub enum ElectionEffect {
     /// Make the epoch durable. No later effect, of this turn or another, may be carried out before that.
     Save(Epoch),
+    /// Make the vote durable, as [`ElectionEffect::Save`]: whom this server grants the number of that epoch.
+    SaveVote(Epoch),
     /// Say something over the direct link; may be lost.
     Send {
         /// To whom.
@@ -258,6 +329,10 @@ pub enum ChangeReason {
     Renewed,
     /// The old one resigned.
     Resigned,
+    /// This server led, and too few voters went on to say so.
+    LeaseEnded,
+    /// This server led, and a better one asked it to hand over.
+    HandedOver,
     /// A server of the family named the new one.
     Foreign,
 }
@@ -270,6 +345,8 @@ impl fmt::Display for ChangeReason {
             Self::Outranked => "the new one precedes",
             Self::Renewed => "the same in a new epoch",
             Self::Resigned => "the old one resigned",
+            Self::LeaseEnded => "the lease ended",
+            Self::HandedOver => "handed over to a better one",
             Self::Foreign => "named by a server of the family",
         })
     }
@@ -277,16 +354,21 @@ impl fmt::Display for ChangeReason {
 
 /// An election: a machine that knows who leads.
 ///
-/// Laws, which the property tests check on [`Bully`] and which any other implementation must keep:
+/// Laws, which the property tests check on both implementations:
 /// - no two servers ever lead in the same epoch;
 /// - `epoch` never goes back, in a restart neither, given what was last saved;
 /// - once links are stable, all servers that are linked with each other agree within a bound; then the best rank leads;
 /// - in quiet times nothing changes.
-pub trait Election: Machine<Input = ElectionInput, Effect = ElectionEffect> {
+pub trait Election: Machine<Input = ElectionInput, Effect = ElectionEffect> + fmt::Debug + Send {
     /// The coordinator as known here. While an election runs, the last one; only its successor replaces it.
     fn coordinator(&self) -> Option<&Coordinator>;
     /// The highest epoch known here.
     fn epoch(&self) -> Epoch;
-    /// Whether this server leads.
-    fn is_coordinator(&self) -> bool;
+    /// Whether this server leads at `now`, by its own clock, read when the question is put: a process may have been
+    /// paused since its last step, and a lease does not wait.
+    fn is_coordinator(&self, now: Mono) -> bool;
+    /// When this server's lease ends unless it is renewed; `None` where it does not lead, or leads without a lease.
+    fn lease_until(&self) -> Option<Mono> {
+        None
+    }
 }

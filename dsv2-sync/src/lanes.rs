@@ -58,6 +58,18 @@ impl<T> Lanes<T> {
         self.waiting.pop_front().map(|(_, thing)| thing)
     }
 
+    /// Takes those that `picked` names out of what waits: they will be answered otherwise. The rest keeps its order.
+    pub fn pick(&mut self, mut picked: impl FnMut(&T) -> bool) -> Vec<T> {
+        let mut taken = Vec::new();
+        for _ in 0..self.waiting.len() {
+            match self.waiting.pop_front() {
+                Some((_, thing)) if picked(&thing) => taken.push(thing),
+                other => self.waiting.extend(other),
+            }
+        }
+        taken
+    }
+
     /// Whether nothing waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -85,5 +97,15 @@ mod tests {
         assert_eq!(lanes.order("c"), None, "b has not left yet");
         assert_eq!((lanes.next(), lanes.next(), lanes.next()), (Some("b"), Some("c"), None));
         assert_eq!(lanes.order("d"), Some("d"));
+    }
+
+    #[test]
+    fn what_is_picked_leaves_the_rest_in_order() {
+        let mut lanes = Lanes::default();
+        let commit = lanes.issue();
+        (0..6).for_each(|n| assert_eq!(lanes.order(n), None));
+        assert_eq!(lanes.pick(|n| n % 2 == 0), [0, 2, 4]);
+        lanes.committed(commit);
+        assert_eq!(std::iter::from_fn(|| lanes.next()).collect::<Vec<_>>(), [1, 3, 5]);
     }
 }

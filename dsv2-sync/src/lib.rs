@@ -15,8 +15,11 @@
 pub mod clock_sync;
 pub mod election;
 mod guard;
+pub mod history;
 pub mod lanes;
 pub mod link;
+#[cfg_attr(not(feature = "planted"), allow(unreachable_pub, dead_code, reason = "only tests plant bugs"))]
+mod planted;
 pub mod random;
 pub mod reference;
 pub mod replication;

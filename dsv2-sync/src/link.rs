@@ -21,8 +21,8 @@ use std::sync::Arc;
 use crate::clock_sync::ClockMessage;
 use crate::election::ElectionMessage;
 
-/// The version of the messages here. Servers refuse others.
-pub const LINK_VERSION: u8 = 1;
+/// The version of the messages here. Servers refuse others. Version 2 brought the messages of elections with a quorum.
+pub const LINK_VERSION: u8 = 2;
 
 /// One message on a link.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -47,6 +47,8 @@ use calls::{CallState, Calls, NEVER, Owner};
 use identity::Identity;
 use subscriptions::Subscriptions;
 
+use crate::planted::Planted;
+
 /// The state of one client. See the [module](self).
 #[derive(Debug)]
 pub struct Session {
@@ -67,6 +69,7 @@ pub struct Session {
     calls: Calls,
     subscriptions: Subscriptions,
     closed: bool,
+    planted: Planted,
 }
 
 /// Whether the user is logged in at the servers.
@@ -151,8 +154,15 @@ impl Session {
             calls: Calls::default(),
             subscriptions: Subscriptions::default(),
             closed: false,
+            planted: Planted::default(),
             config,
         }
+    }
+
+    /// Plants a bug; for the simulator's own tests.
+    #[cfg(feature = "planted")]
+    pub(crate) fn plant(&mut self, planted: Planted) {
+        self.planted = planted;
     }
 
     /// Whether another call is welcome: fewer than the configured number of calls and bytes are under way. A driver

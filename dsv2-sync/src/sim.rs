@@ -3,14 +3,17 @@
 //!
 //! ```text
 //!   seed ──► parameters (swarm) ──► World: one heap of events, ordered by time
+//!                                     │  clients: a program of yours or ours over a real Session
+//!                                     │  brokers, proxies: modelled; the reference: the real machine
 //!                                     │  servers: machine + store on a FaultyDisk + lanes
-//!                                     │  reference, clients that retry until they know
-//!                                     │  network: delays, broken connections, partitions
+//!                                     │  network: delays, losses, broken connections, partitions
 //!                                     ▼
-//!            faults for a while ──► heal ──► drain ──► checks: nothing lost, nothing twice, all equal
+//!            faults for a while ──► heal ──► drain ──► judged: the history that clients saw, and the servers' logs
 //! ```
 //!
-//! Everything that happens follows from the seed: one seed, one trace hash, always.
+//! Every process may die: a server with what its disk had not synced, a broker with all requests that it holds, a proxy
+//! with its subscriptions, the reference with or without its disk, a client with its calls. Everything that happens
+//! follows from the seed: one seed, one trace hash, always.
 //!
 //! ```
 //! use dsv2_sync::sim::{SimConfig, run};
@@ -18,128 +21,126 @@
 //! assert!(report.violations.is_empty(), "{:?}", report.violations);
 //! assert_eq!(report.trace_hash, run(&SimConfig::swarm(7)).trace_hash);
 //! ```
+//!
+//! [`Program`] is for testing clients and bots of your own; [`crate::history`] is what judges them.
 
-mod check;
+mod broker;
+mod builtin;
 mod client;
+mod config;
+mod faults;
+mod judge;
+mod middle;
 mod network;
 mod node;
+mod program;
+mod proxy;
+mod report;
+mod servers;
+mod shrink;
+mod trace;
 mod world;
 
-use std::time::Duration;
+pub use config::{Faults, SimConfig};
+pub use program::{Act, Happened, Program};
+pub use report::SimReport;
+pub use shrink::shrink;
 
+#[cfg(feature = "planted")]
+pub use crate::planted::Bug;
+
+use crate::history::Record;
+use crate::planted::Planted;
 use crate::random::SplitMix;
+use crate::session::Order;
 
-/// What is simulated. [`SimConfig::swarm`] draws one from a seed.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub struct SimConfig {
-    /// Everything random follows from it.
-    pub seed: u64,
-    /// How many servers, 1 to 7.
-    pub servers: usize,
-    /// Whether they are configured as voters, so that writes are acknowledged by a majority.
-    pub voters: bool,
-    /// How many clients write.
-    pub clients: usize,
-    /// How many messages each of them publishes.
-    pub writes: u64,
-    /// How long faults are injected.
-    pub faults_for: Duration,
-    /// How long the cluster has afterwards to become whole again.
-    pub drain_for: Duration,
-    /// What goes wrong, and how often.
-    pub faults: Faults,
+/// One run that is to be: a configuration, and the programs of its clients.
+pub struct Simulation {
+    world: world::World,
 }
 
-/// What goes wrong. Every fault is named; zero switches it off.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Faults {
-    /// The shortest and the longest way of a message, in microseconds.
-    pub delay_us: (u64, u64),
-    /// Of a million messages on a direct link, how many break its connection.
-    pub break_ppm: u64,
-    /// Of a million requests and replies of clients, how many are lost.
-    pub loss_ppm: u64,
-    /// The mean time between crashes of some server, in milliseconds.
-    pub crash_every_ms: u64,
-    /// The mean time a crashed server stays down, in milliseconds.
-    pub down_ms: u64,
-    /// The mean time between partitions, in milliseconds.
-    pub partition_every_ms: u64,
-    /// The mean time a partition lasts, in milliseconds.
-    pub partition_ms: u64,
-    /// The shortest and the longest sync of a disk, in microseconds.
-    pub sync_us: (u64, u64),
-    /// How far a server's wall clock may be off at its start, in milliseconds.
-    pub skew_ms: u64,
-}
-
-impl SimConfig {
-    /// Draws everything from the seed, so that a campaign of many seeds visits many kinds of trouble.
-    #[must_use]
-    pub fn swarm(seed: u64) -> Self {
-        let mut random = SplitMix::new(seed ^ 0x5eed_5eed);
-        let mut between = |low: u64, high: u64| low + random.below(high - low + 1);
-        let sometimes = |value: u64, draw: u64| if draw == 0 { 0 } else { value };
-        let faults = Faults {
-            delay_us: (between(50, 500), between(600, 40_000)),
-            break_ppm: sometimes(between(100, 5_000), between(0, 2)),
-            loss_ppm: sometimes(between(1_000, 100_000), between(0, 2)),
-            crash_every_ms: sometimes(between(500, 5_000), between(0, 3)),
-            down_ms: between(50, 3_000),
-            partition_every_ms: sometimes(between(1_000, 6_000), between(0, 2)),
-            partition_ms: between(200, 6_000),
-            sync_us: (between(50, 500), between(600, 20_000)),
-            skew_ms: between(0, 5_000),
-        };
-        Self {
-            seed,
-            servers: [1, 3, 3, 3, 5, 7][between(0, 5) as usize],
-            voters: between(0, 3) > 0,
-            clients: between(1, 4) as usize,
-            writes: between(10, 60),
-            faults_for: Duration::from_millis(between(2_000, 12_000)),
-            drain_for: Duration::from_secs(60),
-            faults,
-        }
+impl std::fmt::Debug for Simulation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Simulation").field("config", &self.world.config).finish_non_exhaustive()
     }
 }
 
-/// What happened, in figures, and what should not have.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct SimReport {
-    /// The seed.
-    pub seed: u64,
-    /// A digest of all that happened.
-    pub trace_hash: u64,
-    /// Events of the simulation.
-    pub steps: u64,
-    /// How much time passed in it, in milliseconds.
-    pub simulated_ms: u64,
-    /// Writes that clients saw acknowledged.
-    pub acknowledged: u64,
-    /// Answers *unknown* that they saw.
-    pub unknown: u64,
-    /// Retries that they sent.
-    pub retries: u64,
-    /// Crashes of servers.
-    pub crashes: u64,
-    /// Partitions.
-    pub partitions: u64,
-    /// Connections that broke.
-    pub breaks: u64,
-    /// Pulls of missing events.
-    pub repairs: u64,
-    /// Coordinators that were chosen.
-    pub elections: u64,
-    /// Promises that were broken. Empty, or a bug was found.
-    pub violations: Vec<String>,
+impl Simulation {
+    /// A world without clients; `writers` and `followers` of the configuration play no part.
+    #[must_use]
+    pub fn new(config: SimConfig) -> Self {
+        Self { world: world::World::new(config, Planted::default()) }
+    }
+
+    /// A world with the writers and followers of the configuration.
+    #[must_use]
+    pub fn populated(config: SimConfig) -> Self {
+        Self::populate(config, Planted::default())
+    }
+
+    /// The same with a bug in it, to see whether it is found.
+    #[cfg(feature = "planted")]
+    #[must_use]
+    pub fn with_bug(config: SimConfig, bug: Bug) -> Self {
+        Self::populate(config, Planted { bug: Some(bug) })
+    }
+
+    fn populate(config: SimConfig, planted: Planted) -> Self {
+        let mut random = SplitMix::new(config.seed ^ 0x0070_7567);
+        let count = |number: u64| usize::try_from(number).unwrap_or(0);
+        let (writers, followers) = (count(config.writers), count(config.followers));
+        let (writes, voters) = (config.writes, config.voters > 0);
+        // What is final is known while all voters live, and not after one is lost.
+        let may_wait = voters && config.servers > 1 && config.lost_servers == 0;
+        let mut world = world::World::new(config, planted);
+        for index in 0..writers {
+            world.add(Box::new(builtin::Writer::new(index, writes, voters, random.next_u64())));
+        }
+        for index in 0..followers {
+            let beginning = index == 0 || random.chance(1, 2);
+            let order = if may_wait && random.chance(1, 3) { Order::Stable } else { Order::Arrival };
+            world.add(Box::new(builtin::Follower::new(writers, beginning, order)));
+        }
+        Self { world }
+    }
+
+    /// Adds a client that runs a program. The first is user `u0`, the second `u1`, and so on.
+    pub fn add(&mut self, program: Box<dyn Program>) {
+        self.world.add(program);
+    }
+
+    /// Runs it to its end.
+    #[must_use]
+    pub fn run(mut self) -> SimReport {
+        self.world.run();
+        self.world.report
+    }
+
+    /// Runs it, and yields what clients saw and a trace for people as well.
+    #[must_use]
+    pub fn run_told(mut self) -> Told {
+        self.world.trace.start_telling();
+        self.world.history = Some(Vec::new());
+        self.world.run();
+        let (trace, history) = (self.world.trace.take_lines(), self.world.history.take().unwrap_or_default());
+        Told { report: self.world.report, trace, history }
+    }
 }
 
-/// Runs one simulation to its end.
+/// All that a run has to tell.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Told {
+    /// The figures.
+    pub report: SimReport,
+    /// What happened, a line each: when, at which of the nine stops of a message, who, what.
+    pub trace: Vec<String>,
+    /// What clients saw, for [`crate::history::Checker`].
+    pub history: Vec<Record>,
+}
+
+/// Runs one simulation of the built-in clients to its end.
 #[must_use]
 pub fn run(config: &SimConfig) -> SimReport {
-    world::World::new(config.clone()).run()
+    Simulation::populated(config.clone()).run()
 }

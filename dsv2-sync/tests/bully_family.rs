@@ -81,7 +81,7 @@ fn a_foreign_announcement_is_obeyed_only_without_voters() {
     let mut with_voters = Alone::new(BullyConfig { obey_foreign: false, ..BullyConfig::default() });
     with_voters.pass_ms(3_000);
     assert_eq!(with_voters.feed(announced.clone()), [ElectionEffect::ForeignIgnored { name: name("foreign") }]);
-    assert!(with_voters.machine.is_coordinator());
+    assert!(with_voters.machine.is_coordinator(Mono::ZERO));
 
     let mut without = Alone::new(BullyConfig::default());
     without.pass_ms(3_000);
@@ -117,7 +117,7 @@ fn a_foreign_coordinator_leads_until_it_leaves_the_list_or_is_silent() {
     assert_eq!(server.follows(), Some("me"), "silent for 30 s");
     let mut out = Vec::new();
     left.step(Now { mono: server.now - Duration::from_secs(2), ..Now::default() }, lists_it(false), &mut out);
-    assert!(left.is_coordinator(), "left the list");
+    assert!(left.is_coordinator(Mono::ZERO), "left the list");
 }
 
 /// A family that names one of ours gets a coordinator with an epoch.
@@ -167,11 +167,11 @@ fn a_foreign_ok_binds_only_if_its_sender_is_better_and_only_once() {
         let asked = server.pass_ms(1_750);
         assert!(matches!(sent_to(&asked, peer)[..], [ElectionMessage::Election { .. }]), "{asked:?}");
         server.hear(peer, ok.clone());
-        assert_eq!(server.machine.is_coordinator(), !waits, "{peer}");
+        assert_eq!(server.machine.is_coordinator(Mono::ZERO), !waits, "{peer}");
         // It never takes over; the second time it is not waited for.
         server.pass_ms(1_000);
         server.hear(peer, ok.clone());
-        assert!(server.machine.is_coordinator(), "{peer}");
+        assert!(server.machine.is_coordinator(Mono::ZERO), "{peer}");
     }
 }
 
@@ -252,7 +252,7 @@ fn an_election_is_not_given_up_for_a_claim_that_it_would_end() {
         server.hear(claimant, ElectionMessage::Coordinator(claim));
         assert_eq!(server.follows(), gives_way.then_some(claimant), "{claimant}, {standing:?}");
         let effects = server.pass_ms(300);
-        assert_eq!(server.machine.is_coordinator(), !gives_way, "{claimant}, {standing:?}");
+        assert_eq!(server.machine.is_coordinator(Mono::ZERO), !gives_way, "{claimant}, {standing:?}");
         let above = Epoch { number: 6, node: NodeId(2) };
         assert_eq!(effects.contains(&ElectionEffect::Save(above)), !gives_way, "above the one it did not follow");
     }
@@ -345,7 +345,7 @@ fn nonsense_is_harmless() {
             assert!(server.machine.epoch() >= before && effects.len() <= 24, "{input:?}: {effects:?}");
             assert!(server.machine.deadline().is_none_or(|at| at > server.now), "{input:?}");
             let leads = server.machine.coordinator().is_some_and(|who| who.name.as_str() == "me");
-            assert_eq!(server.machine.is_coordinator(), leads, "{input:?}");
+            assert_eq!(server.machine.is_coordinator(Mono::ZERO), leads, "{input:?}");
         }
     }
 }

@@ -35,6 +35,12 @@ fn own_store() {
     assert!(run("own_store", &[]).contains("3 events"));
 }
 
+#[test]
+fn simulated_bot() {
+    let told = run("simulated_bot", &[]);
+    assert!(told.contains("Duplicate") && told.contains("the careful bot: 100 seeds"), "{told}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hello() {
     let cluster = Cluster::start(ClusterOptions::local(1, 0)).await.expect("starts");

@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use dsv2_core::{Machine, Mono, Now, ServerName};
 
-use self::roster::Roster;
+use super::roster::Roster;
 use super::{
     ChangeReason, Claim, Coordinator, CoordinatorRank, Election, ElectionEffect, ElectionInput, ElectionMessage, Epoch,
     NodeId, Seen, Standing,
@@ -32,13 +32,12 @@ use super::{
 mod around;
 mod ballot;
 mod claims;
-mod roster;
 
 /// How far an epoch's number may lie above the highest known one. A damaged message could otherwise use the numbers up.
 const EPOCH_JUMP_CAP: u64 = 1 << 32;
 
 /// The figures of [`Bully`]. All servers of a cluster need the same.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct BullyConfig {
     /// Which rank wins; the highest.
     pub rank: CoordinatorRank,
@@ -112,7 +111,7 @@ impl BullyConfig {
 }
 
 /// The coordinator that is followed, or this server's own reign.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Reign {
     who: Coordinator,
     rank: Option<u64>,
@@ -137,7 +136,7 @@ impl Reign {
 }
 
 /// What a server is waiting for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Phase {
     /// Just started: for a coordinator to be heard of.
     Listening { until: Mono },
@@ -161,11 +160,11 @@ enum Phase {
 /// let mut effects = Vec::new();
 /// let at = bully.deadline().ok_or("it waits")?;
 /// bully.step(Now { mono: at, ..Now::default() }, ElectionInput::Wake, &mut effects);
-/// assert!(bully.is_coordinator());
+/// assert!(bully.is_coordinator(at));
 /// assert_eq!(bully.epoch(), Epoch { number: 1, node: NodeId(7) });
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Bully {
     config: BullyConfig,
     node: NodeId,
@@ -306,6 +305,13 @@ impl Bully {
             }
             ElectionMessage::Resign { epoch } => self.on_resign(now, from, epoch, out),
             ElectionMessage::Coordinator(_) | ElectionMessage::Heartbeat(_) => {}
+            // Of a cluster with voters, which this server was not told of.
+            ElectionMessage::Support { .. }
+            | ElectionMessage::Request { .. }
+            | ElectionMessage::Grant { .. }
+            | ElectionMessage::Lease { .. }
+            | ElectionMessage::Renewed { .. }
+            | ElectionMessage::Handover { .. } => {}
         }
     }
 
@@ -405,7 +411,7 @@ impl Election for Bully {
         self.epoch
     }
 
-    fn is_coordinator(&self) -> bool {
+    fn is_coordinator(&self, _now: Mono) -> bool {
         self.leading.is_some()
     }
 }

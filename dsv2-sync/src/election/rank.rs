@@ -5,7 +5,7 @@ use std::str::FromStr;
 use dsv2_core::ServerName;
 
 /// Which rank wins. All servers of a cluster need the same rule.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum CoordinatorRank {
     /// The highest, as the algorithm is taught.
     #[default]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use dsv2_core::{Clock, Format, Level, Limits, ServerName};
 
 use crate::clock_sync::BerkeleyConfig;
-use crate::election::{BullyConfig, Epoch, NodeId};
+use crate::election::{BullyConfig, ElectionForm, Epoch, NodeId};
 
 /// What a server is told at its start. Fields are public; [`ServerConfig::new`] fills in the defaults.
 #[derive(Clone, Debug)]
@@ -30,9 +30,13 @@ pub struct ServerConfig {
     pub clock_limit: Clock,
     /// What it remembered: the highest epoch it saw.
     pub epoch: Epoch,
+    /// What it remembered: the last vote it gave.
+    pub vote: Epoch,
     /// The seed of its random delays.
     pub seed: u64,
-    /// The election's parameters.
+    /// Which election it takes part in: with a quorum where there are voters, or else the classic one.
+    pub form: ElectionForm,
+    /// The parameters of the classic election; the other one takes the rule of the ranks from here.
     pub election: BullyConfig,
     /// The clock agreement's parameters.
     pub wall: BerkeleyConfig,
@@ -40,8 +44,6 @@ pub struct ServerConfig {
     pub timing: Timing,
     /// How much it holds at once.
     pub caps: Caps,
-    /// Why it may not write at all, where it may not: its store failed.
-    pub read_only: Option<String>,
 }
 
 /// How long things may take.
@@ -134,12 +136,13 @@ impl ServerConfig {
             level: None,
             clock_limit: Clock::ZERO,
             epoch: Epoch::ZERO,
+            vote: Epoch::ZERO,
             seed: incarnation,
+            form: ElectionForm::default(),
             election: BullyConfig::default(),
             wall: BerkeleyConfig::default(),
             timing: Timing::default(),
             caps: Caps::default(),
-            read_only: None,
         }
     }
 
@@ -152,10 +155,10 @@ impl ServerConfig {
     /// Whether it may write.
     #[must_use]
     pub fn may_write(&self) -> bool {
-        self.read_only.is_none() && (self.voters.is_empty() || self.voters.contains(&self.name))
+        self.voters.is_empty() || self.voters.contains(&self.name)
     }
 
-    /// A digest of the list of voters; 0 without one.
+    /// A digest of the list of voters, and of how they elect; 0 without voters.
     #[must_use]
     pub fn voters_digest(&self) -> u64 {
         if self.voters.is_empty() {
@@ -163,6 +166,10 @@ impl ServerConfig {
         }
         let mut hash = crate::state::Fnv::default();
         self.voters.iter().for_each(|voter| hash.text(voter.as_str()));
+        if self.form == ElectionForm::Bully {
+            // Servers that elect differently would never agree.
+            hash.text("bully");
+        }
         hash.0
     }
 

@@ -57,6 +57,10 @@ impl Server {
     /// Adopts what no link has brought meanwhile. It stands in the history from now on; it is neither published nor put
     /// on `replication` again, since its own server did both.
     pub(super) fn adopt_due(&mut self, now: Now, out: &mut Vec<Effect>) {
+        // No link repairs them: they wait until they can be written.
+        if self.stuck.is_some() {
+            return;
+        }
         while let Some(entry) = self.adoptions.due.first_entry().filter(|entry| entry.key().0 <= now.mono) {
             let (id, body) = entry.remove();
             self.adoptions.ids.remove(&id);

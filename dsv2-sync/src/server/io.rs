@@ -7,6 +7,7 @@ use dsv2_core::{
     Reply, Request, ServerName, Topic,
 };
 
+use crate::election::Epoch;
 use crate::link::LinkMessage;
 
 /// Something happened.
@@ -47,12 +48,40 @@ pub enum Input {
     },
     /// Metadata is durable: what it covers may be shown.
     Saved(Saved),
+    /// The store takes no more writes. What was to be made durable after `durable` is not; until [`Input::Unstuck`]
+    /// the machine takes no writes, and shows nothing but what is durable.
+    Stuck {
+        /// What is on the disk.
+        durable: Position,
+        /// Why nothing comes after it.
+        why: Stuck,
+    },
+    /// The store takes writes again, and everything that was decided so far is durable.
+    Unstuck,
     /// The turn ends: what was collected goes out together.
     Flush,
     /// The process is to end: finish what was begun, take nothing new.
     Drain,
     /// The time that [`dsv2_core::Machine::deadline`] named has come.
     Wake,
+}
+
+/// Why a store takes no more writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stuck {
+    /// There is no room. Nothing of what was under way was written; all of it is tried again.
+    Full,
+    /// It failed, for as long as this process lives.
+    Failed(String),
+}
+
+impl std::fmt::Display for Stuck {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Full => f.write_str("the disk of this server is full"),
+            Self::Failed(why) => f.write_str(why),
+        }
+    }
 }
 
 /// One end of a direct connection between servers.
@@ -161,7 +190,7 @@ impl Effect {
                     Lane::Ordered
                 }
             }
-            Self::Publish(Outgoing::Announcement(_) | Outgoing::LinkNotice(_)) => Lane::Prompt,
+            Self::Publish(Outgoing::LinkNotice(_)) => Lane::Prompt,
             Self::Publish(_) | Self::Drained | Self::Log(Note::Replicated { .. }) => Lane::Ordered,
             Self::Reference(_)
             | Self::Dial { .. }
@@ -183,6 +212,8 @@ pub struct Saved {
     pub epoch: u64,
     /// The node that opened it.
     pub epoch_owner: u128,
+    /// The last vote it gave, [`Epoch::ZERO`] where there was none.
+    pub vote: Epoch,
 }
 
 /// A publication on its way.

@@ -9,6 +9,7 @@ use super::io::{Effect, LinkId, Note};
 use crate::clock_sync::ClockInput;
 use crate::election::{ElectionInput, NodeId};
 use crate::link::{LinkHello, LinkMessage};
+use crate::planted::Bug;
 use crate::replication::{Offer, ReplicationLog};
 
 /// What a voter promised about its clocks.
@@ -29,14 +30,14 @@ impl Server {
             rank: self.registry.rank,
             address: self.config.address.clone(),
             clock: self.clock.now(),
-            durable: self.log.held().clone(),
+            durable: self.visible().clone(),
         }
     }
 
     /// A dialled link is connected: presents this server.
     pub(super) fn link_up(&mut self, link: u64, out: &mut Vec<Effect>) {
         let message = LinkMessage::Hello(self.hello());
-        out.push(Effect::Link { to: vec![LinkId::Dialled(link)], message, prompt: false });
+        out.push(Effect::Link { to: vec![LinkId::Dialled(link)], message, prompt: self.stuck.is_some() });
     }
 
     pub(super) fn link_down(&mut self, now: Now, link: LinkId, out: &mut Vec<Effect>) {
@@ -68,10 +69,6 @@ impl Server {
         match message {
             LinkMessage::Events { events } => self.events_arrived(now, link, &name, &events, out),
             LinkMessage::Ack { durable } => {
-                let own = durable.get(&self.origin);
-                if let Some(peer) = self.peers.get_mut(&name) {
-                    peer.acked = peer.acked.max(own);
-                }
                 self.note_durable(now, &name, &durable, out);
                 self.catch_up(&name, out);
             }
@@ -119,7 +116,7 @@ impl Server {
         let first = self.introduce(now, hello, out);
         self.peers.accept(number, &hello.name);
         let message = LinkMessage::Welcome { hello: self.hello() };
-        out.push(Effect::Link { to: vec![link], message, prompt: false });
+        out.push(Effect::Link { to: vec![link], message, prompt: self.stuck.is_some() });
         self.linked(now, link, hello, first, out);
     }
 
@@ -187,14 +184,17 @@ impl Server {
         events: &[Arc<Event>],
         out: &mut Vec<Effect>,
     ) {
-        if self.config.read_only.is_some() {
+        // They are asked for again when they can be written.
+        if self.stuck.is_some() {
             return;
         }
         let mut gap = None;
         for event in events {
             match self.log.offer(&event.id) {
                 Offer::Accept => {
-                    self.clock.observe(event.clock);
+                    if !self.planted.has(Bug::ClockNotMerged) {
+                        self.clock.observe(event.clock);
+                    }
                     self.state.apply(event);
                     if event.id.origin.server == self.config.name {
                         self.own_events.advance(&event.id);
@@ -233,23 +233,22 @@ impl Server {
         answer: bool,
         out: &mut Vec<Effect>,
     ) {
-        let own = durable.get(&self.origin);
-        if let Some(peer) = self.peers.get_mut(name) {
-            peer.acked = peer.acked.max(own);
-        }
         self.note_durable(now, name, durable, out);
         for (origin, from) in self.log.missing(durable) {
             self.pull(&origin, from, Some(link), out);
         }
         if answer {
-            let message = LinkMessage::Vector { durable: self.log.held().clone(), answer: false };
-            out.push(Effect::Link { to: vec![link], message, prompt: false });
+            let message = LinkMessage::Vector { durable: self.visible().clone(), answer: false };
+            out.push(Effect::Link { to: vec![link], message, prompt: self.stuck.is_some() });
         }
         self.catch_up(name, out);
     }
 
     /// Asks for events: on the link given, or wherever the origin's own server, or else any, can be reached.
     pub(super) fn pull(&mut self, origin: &Origin, from: u64, link: Option<LinkId>, out: &mut Vec<Effect>) {
+        if self.stuck.is_some() {
+            return;
+        }
         let own = || self.peers.by_name.get(&origin.server).and_then(super::peers::Peer::link);
         let Some(link) = link.or_else(own).or_else(|| self.peers.links().first().copied()) else { return };
         out.push(Effect::Link {
@@ -280,7 +279,8 @@ impl Server {
         let last = events.last().map(|event| event.id.seq);
         if !events.is_empty() {
             let events = events.into_iter().map(Arc::new).collect();
-            out.push(Effect::Link { to: vec![link], message: LinkMessage::Events { events }, prompt: false });
+            let message = LinkMessage::Events { events };
+            out.push(Effect::Link { to: vec![link], message, prompt: self.stuck.is_some() });
         }
         if catch_up {
             if let Some(peer) = self.peers.get_mut(&name) {
@@ -339,9 +339,9 @@ impl Server {
             return;
         }
         let one = links[self.random.below(links.len() as u64) as usize];
-        let message = LinkMessage::Vector { durable: self.log.held().clone(), answer: true };
-        out.push(Effect::Link { to: vec![one], message, prompt: false });
-        if self.config.voters.contains(&self.config.name) {
+        let message = LinkMessage::Vector { durable: self.visible().clone(), answer: true };
+        out.push(Effect::Link { to: vec![one], message, prompt: self.stuck.is_some() });
+        if self.stuck.is_none() && self.config.voters.contains(&self.config.name) {
             let clock = self.clock.tick();
             let message = LinkMessage::Bound { clock, events: self.own_events.clone() };
             out.push(Effect::Link { to: links, message, prompt: false });
@@ -351,16 +351,21 @@ impl Server {
     }
 
     fn settle_bounds(&mut self) {
-        let held = self.log.held();
+        let (held, soon) = (self.log.held(), self.planted.has(Bug::StableTooSoon));
         for bounds in self.bounds.values_mut() {
-            if let Some((clock, _)) = bounds.next.take_if(|(_, events)| held.covers(events)) {
+            if let Some((clock, _)) = bounds.next.take_if(|(_, events)| soon || held.covers(events)) {
                 bounds.reached = bounds.reached.max(clock);
             }
         }
     }
 
-    /// Every event up to here is held, and none will ever be inserted; `None` without voters, and until each was heard.
-    pub(super) fn stable(&self) -> Option<Clock> {
+    /// Every event up to here is held, and none will ever be inserted; `None` without voters, until each was heard, and
+    /// while the own log lacks what was decided.
+    #[must_use]
+    pub fn stable(&self) -> Option<Clock> {
+        if self.stuck.is_some() {
+            return None;
+        }
         let bound = |voter: &ServerName| {
             if *voter == self.config.name {
                 Some(self.clock.now())
@@ -369,6 +374,9 @@ impl Server {
             }
         };
         let bounds: Option<Vec<Clock>> = self.config.voters.iter().map(bound).collect();
+        if self.planted.has(Bug::StableTooHigh) {
+            return bounds.and_then(|bounds| bounds.into_iter().max());
+        }
         bounds.and_then(|bounds| bounds.into_iter().min())
     }
 }

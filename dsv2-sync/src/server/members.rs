@@ -10,7 +10,7 @@ use dsv2_core::{
 use super::Server;
 use super::io::{Effect, Note, Outgoing};
 use crate::clock_sync::{ClockEffect, ClockInput, Part};
-use crate::election::{Election, ElectionEffect, ElectionInput, Member, NodeId};
+use crate::election::{ElectionEffect, ElectionInput, Member, NodeId};
 use crate::link::LinkMessage;
 use dsv2_core::Machine;
 
@@ -277,11 +277,17 @@ impl Server {
                     self.asked.epoch_owner = epoch.node.0;
                     out.push(Effect::Save(self.asked.clone()));
                 }
+                ElectionEffect::SaveVote(vote) => {
+                    self.asked.vote = vote;
+                    out.push(Effect::Save(self.asked.clone()));
+                }
                 ElectionEffect::Send { to, message } => {
-                    // What carries an epoch waits until that is durable; otherwise a slow disk must not delay it.
-                    let prompt =
-                        self.saved.epoch == self.asked.epoch && self.saved.epoch_owner == self.asked.epoch_owner;
-                    if let Some(link) = self.peers.by_name.get(&to).and_then(super::peers::Peer::link) {
+                    // What carries an epoch or a vote waits until that is durable; otherwise a slow disk must not delay it.
+                    let known = |saved: &super::Saved| (saved.epoch, saved.epoch_owner, saved.vote);
+                    let prompt = known(&self.saved) == known(&self.asked);
+                    let link = self.peers.by_name.get(&to).and_then(super::peers::Peer::link);
+                    // A disk that takes no epoch has no voice; to hold back all it would say would take memory.
+                    if let Some(link) = link.filter(|_| prompt || self.stuck.is_none()) {
                         out.push(Effect::Link { to: vec![link], message: LinkMessage::Election(message), prompt });
                     }
                 }

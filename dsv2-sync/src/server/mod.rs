@@ -19,6 +19,7 @@ mod links;
 mod members;
 mod peers;
 mod requests;
+mod stuck;
 mod writes;
 
 use std::collections::BTreeMap;
@@ -30,11 +31,12 @@ use dsv2_core::{
 };
 
 pub use config::{Caps, ServerConfig, Timing};
-pub use io::{Effect, Input, Lane, LinkId, Note, Outgoing, Read, ReadResult, Saved};
+pub use io::{Effect, Input, Lane, LinkId, Note, Outgoing, Read, ReadResult, Saved, Stuck};
 
 use crate::clock_sync::{Berkeley, ClockSync};
-use crate::election::{Bully, Election};
+use crate::election::{Bully, Election, ElectionForm, QuorumBully, QuorumConfig};
 use crate::guard;
+use crate::planted::{Bug, Planted};
 use crate::random::SplitMix;
 use crate::replication::{ReplicationLog, VectorLog};
 use crate::state::State;
@@ -68,7 +70,7 @@ pub struct Server {
     /// The last event of each of our own lives.
     own_events: Position,
     peers: peers::Peers,
-    election: Bully,
+    election: Box<dyn Election>,
     wall: Berkeley,
     waiting: writes::Waiting,
     parked: requests::Parked,
@@ -87,8 +89,10 @@ pub struct Server {
     ready: Option<bool>,
     draining: bool,
     drained: bool,
+    stuck: Option<stuck::Standstill>,
     next_ping: Mono,
     next_exchange: Mono,
+    planted: Planted,
 }
 
 /// What a turn collects, to go out together when it ends.
@@ -146,11 +150,13 @@ impl Server {
         own_events: Position,
         clock: Lamport,
     ) -> Self {
-        let saved =
-            Saved { clock_limit: config.clock_limit, epoch: config.epoch.number, epoch_owner: config.epoch.node.0 };
-        let mut election_config = config.election.clone();
-        election_config.obey_foreign = config.voters.is_empty();
-        let election = Bully::new(config.name.clone(), config.node, config.epoch, election_config, now.mono);
+        let saved = Saved {
+            clock_limit: config.clock_limit,
+            epoch: config.epoch.number,
+            epoch_owner: config.epoch.node.0,
+            vote: config.vote,
+        };
+        let election = election(&config, now.mono);
         let wall = Berkeley::new(config.name.clone(), config.wall.clone(), now);
         Self {
             origin: Origin { server: config.name.clone(), incarnation: config.incarnation },
@@ -179,10 +185,18 @@ impl Server {
             ready: None,
             draining: false,
             drained: false,
+            stuck: None,
             next_ping: now.mono,
             next_exchange: now.mono,
+            planted: Planted::default(),
             config,
         }
+    }
+
+    /// Plants a bug; for the simulator's own tests.
+    #[cfg(feature = "planted")]
+    pub(crate) fn plant(&mut self, planted: Planted) {
+        self.planted = planted;
     }
 
     /// The fold of its events.
@@ -211,8 +225,8 @@ impl Server {
 
     /// Its election.
     #[must_use]
-    pub fn election(&self) -> &impl Election {
-        &self.election
+    pub fn election(&self) -> &dyn Election {
+        self.election.as_ref()
     }
 
     /// Its agreed wall clock.
@@ -238,6 +252,7 @@ impl Server {
 
     /// Merges the clock of something that arrived, where it carries one that is plausible.
     fn observe(&mut self, now: Now, received: Option<Clock>) {
+        let received = received.filter(|_| !self.planted.has(Bug::ClockNotMerged));
         guard::merge(&mut self.clock, now, received);
     }
 
@@ -252,12 +267,13 @@ impl Server {
             service: request.body.service().as_str().to_owned(),
             timestamp: request.timestamp.clone().unwrap_or_else(|| RawTimestamp::from(self.wall_now(now).timestamp())),
             clock: None,
-            position: with_position.then(|| self.log.held().clone()),
+            position: with_position.then(|| self.visible().clone()),
             body,
         }
     }
 
     fn send_reply(&mut self, to: ReplyTo, mut reply: Reply, prompt: bool, out: &mut Vec<Effect>) {
+        let prompt = prompt || self.stuck.is_some();
         reply.clock = Some(if prompt { self.prompt_clock() } else { self.clock.tick() });
         match to {
             ReplyTo::Client(to) => out.push(Effect::Reply { to, reply: Box::new(reply), prompt }),
@@ -298,8 +314,8 @@ impl Server {
     fn update_readiness(&mut self, now: Now, out: &mut Vec<Effect>) {
         let can_forward =
             || self.peers.alive(now.mono, self.config.timing.silence).any(|name| self.config.voters.contains(name));
-        let (ready, why) = if let Some(why) = &self.config.read_only {
-            (false, why.clone())
+        let (ready, why) = if let Some(stuck) = &self.stuck {
+            (false, stuck.why.to_string())
         } else if self.draining {
             (false, "the server is stopping".to_owned())
         } else if !self.config.may_write() {
@@ -308,7 +324,7 @@ impl Server {
             (self.has_majority(now.mono), "as many voters as needed can be reached".to_owned())
         };
         if self.ready != Some(ready) {
-            let why = if ready || self.config.read_only.is_some() || self.draining {
+            let why = if ready || self.stuck.is_some() || self.draining {
                 why
             } else {
                 "too few voters can be reached".into()
@@ -338,6 +354,17 @@ impl Server {
     }
 }
 
+/// The election that fits the configuration, with what the server remembered.
+fn election(config: &ServerConfig, now: Mono) -> Box<dyn Election> {
+    let (name, rank) = (config.name.clone(), config.election.rank);
+    if config.voters.is_empty() || config.form == ElectionForm::Bully {
+        let bully = crate::election::BullyConfig { obey_foreign: config.voters.is_empty(), ..config.election.clone() };
+        return Box::new(Bully::new(name, config.node, config.epoch, bully, now));
+    }
+    let quorum = QuorumConfig { rank, ..QuorumConfig::new(config.voters.clone()) };
+    Box::new(QuorumBully::new(name, config.node, config.epoch, config.vote, quorum, now))
+}
+
 impl Machine for Server {
     type Input = Input;
     type Effect = Effect;
@@ -357,6 +384,8 @@ impl Machine for Server {
             Input::Replicated(event) => self.replicated(now, event),
             Input::Read { token, result } => self.read_done(now, token, result, out),
             Input::Saved(saved) => self.saved = saved,
+            Input::Stuck { durable, why } => self.stuck = Some(stuck::Standstill { durable, why }),
+            Input::Unstuck => self.unstuck(now, out),
             Input::Flush => self.flush(now, out),
             Input::Drain => self.drain(now, out),
             Input::Wake => self.wake(now, out),
@@ -374,7 +403,7 @@ impl Machine for Server {
             self.waiting.deadline(),
             self.parked.deadline(),
             self.forwarded.values().map(|forwarded| forwarded.deadline).min(),
-            self.adoptions.deadline(),
+            self.adoptions.deadline().filter(|_| self.stuck.is_none()),
             self.election.deadline(),
             self.wall.deadline(),
         ]

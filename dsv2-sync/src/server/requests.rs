@@ -10,9 +10,9 @@ use dsv2_core::{
 use super::io::{Effect, LinkId, Read, ReadResult};
 use super::{ReplyTo, Server};
 use crate::clock_sync::ClockSync;
-use crate::election::Election;
 use crate::guard::is_plausible;
 use crate::link::LinkMessage;
+use crate::planted::Bug;
 use crate::replication::ReplicationLog;
 
 /// Requests that wait for events which their client has seen elsewhere.
@@ -67,8 +67,8 @@ impl Server {
         }
         self.observe(now, request.clock);
         self.count_message(now, out);
-        let behind = request.ext.position.as_ref().is_some_and(|position| !self.log.held().covers(position));
-        if behind {
+        let behind = request.ext.position.as_ref().is_some_and(|position| !self.visible().covers(position));
+        if behind && !self.planted.has(Bug::PositionIgnored) {
             self.park(now, to, request, out);
         } else {
             self.carry_out(now, to, request, out);
@@ -81,7 +81,7 @@ impl Server {
             | RequestBody::Channel { .. }
             | RequestBody::Publish { .. }
             | RequestBody::Message { .. } => {
-                if self.config.may_write() || self.config.read_only.is_some() {
+                if self.config.may_write() {
                     self.write(now, to, request, out);
                 } else {
                     self.forward(now, to, request, out);
@@ -92,8 +92,8 @@ impl Server {
                 let query = query.clone();
                 return self.history(now, to, request, &query, out);
             }
-            RequestBody::Users => ReplyBody::Users(self.state.users().map(ToString::to_string).collect()),
-            RequestBody::Channels => ReplyBody::Channels(self.state.channels().map(ToString::to_string).collect()),
+            RequestBody::Users => ReplyBody::Users(self.users().collect()),
+            RequestBody::Channels => ReplyBody::Channels(self.channels().collect()),
             RequestBody::Status => ReplyBody::Status(Box::new(self.report(now))),
             RequestBody::Clock => ReplyBody::Time { wall: self.wall_now(now), resolution_us: 1_000 },
             RequestBody::Election => ReplyBody::Election,
@@ -108,6 +108,18 @@ impl Server {
         };
         let reply = self.reply_to(now, &request, body, true);
         self.send_reply(to, reply, false, out);
+    }
+
+    fn users(&self) -> impl Iterator<Item = String> {
+        let stuck = self.stuck.is_some();
+        let shown = self.state.users().filter(move |name| !stuck || self.shows(self.state.user(name.as_str())));
+        shown.map(ToString::to_string)
+    }
+
+    fn channels(&self) -> impl Iterator<Item = String> {
+        let stuck = self.stuck.is_some();
+        let shown = self.state.channels().filter(move |name| !stuck || self.shows(self.state.channel(name.as_str())));
+        shown.map(ToString::to_string)
     }
 
     /// Keeps a request until the events it depends on have arrived, and asks for them.
@@ -131,7 +143,7 @@ impl Server {
         if self.parked.requests.is_empty() {
             return;
         }
-        let held = self.log.held();
+        let held = self.visible();
         let covered = |request: &Request| request.ext.position.as_ref().is_none_or(|position| held.covers(position));
         let ready: Vec<_> =
             self.parked.requests.iter().filter(|(_, (_, request))| covered(request)).map(|(key, _)| *key).collect();
@@ -153,7 +165,10 @@ impl Server {
 
     fn history(&mut self, now: Now, to: ReplyTo, request: Box<Request>, query: &HistoryQuery, out: &mut Vec<Effect>) {
         let feed = match &query.subject {
-            Subject::Topic(topic) => self.state.feed(topic),
+            Subject::Topic(topic) => {
+                let shown = self.shows(self.state.channel(topic)) || self.shows(self.state.user(topic));
+                self.state.feed(topic).filter(|_| shown)
+            }
             subject => subject.feed(),
         };
         let Some(feed) = feed else {
@@ -200,8 +215,9 @@ impl Server {
                 Some(Reading::History { to, request, stable }),
                 Ok(ReadResult::Page { mut events, next, heads, more }),
             ) => {
-                events.retain(|event| !self.state.is_twin(&event.id));
+                events.retain(|event| self.planted.has(Bug::TwinShown) || !self.state.is_twin(&event.id));
                 let events = HistoryPage::publications(&events);
+                let stable = stable.filter(|_| self.stuck.is_none());
                 let page = HistoryPage { events, next, heads, more, stable };
                 let reply = self.reply_to(now, &request, ReplyBody::History(page), true);
                 self.send_reply(to, reply, false, out);
@@ -236,11 +252,11 @@ impl Server {
             return self.refuse(now, to, &request, Failure::rejected(Code::Minority, "no voter can be reached"), out);
         };
         let ticket = self.token();
-        request.clock = Some(self.clock.tick());
+        request.clock = Some(self.link_clock());
         let message = LinkMessage::Forward { ticket, body: request.encode(), level: self.config.default_level() };
         let deadline = now.mono + self.config.timing.write + self.config.timing.silence;
         self.forwarded.insert(ticket, Forwarded { to, request, link, deadline });
-        out.push(Effect::Link { to: vec![link], message, prompt: false });
+        out.push(Effect::Link { to: vec![link], message, prompt: self.stuck.is_some() });
     }
 
     /// Another server forwarded a request.
@@ -310,23 +326,27 @@ impl Server {
     #[must_use]
     pub fn report(&self, now: Now) -> StatusReport {
         let mut report = StatusReport::new(self.config.name.clone(), format!("{:032x}", self.config.node.0));
-        let own = self.log.held().get(&self.origin);
+        let own = self.visible().get(&self.origin);
         report.origin = (own > 0).then(|| self.origin.to_string());
         report.ready = self.is_ready();
         report.trouble = self
-            .config
-            .read_only
-            .clone()
+            .stuck
+            .as_ref()
+            .map(|stuck| stuck.why.to_string())
             .or_else(|| (!self.has_majority(now.mono)).then(|| "too few voters can be reached".into()));
         report.rank = self.registry.rank;
         report.coordinator = self.election.coordinator().map(|coordinator| coordinator.name.clone());
         report.epoch = self.election.epoch().number;
+        report.lease_ms = self.election.lease_until().map(|end| {
+            let left = end.since(now.mono).as_millis();
+            u64::try_from(left).unwrap_or(u64::MAX)
+        });
         report.clock = self.clock.now();
         let wall = self.wall.status(now);
         report.wall =
             ClockReport { offset_us: wall.offset_us, error_bound_us: wall.error_bound_us, slewing: wall.slewing };
         report.voters = self.config.voters.iter().cloned().collect();
-        report.position = self.log.held().clone();
+        report.position = self.visible().clone();
         report.stable = self.stable();
         report.peers = self
             .peers
@@ -340,9 +360,9 @@ impl Server {
                 lag: own.saturating_sub(peer.acked),
             })
             .collect();
-        report.users = self.state.users().len() as u64;
-        report.channels = self.state.channels().len() as u64;
-        report.events = self.state.events();
+        report.users = self.users().count() as u64;
+        report.channels = self.channels().count() as u64;
+        report.events = self.visible().events();
         report.requests = self.requests;
         report.conflicts = self.state.conflicts().map(str::to_owned).collect();
         report

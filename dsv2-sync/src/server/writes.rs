@@ -10,6 +10,7 @@ use dsv2_core::{
 
 use super::io::{Effect, Outgoing};
 use super::{ReplyTo, Server};
+use crate::planted::Bug;
 use crate::replication::{Offer, ReplicationLog};
 use crate::state::{Creation, Lookup};
 
@@ -89,13 +90,20 @@ impl Server {
         if let Err(failure) = self.accept_write(now, &request) {
             return self.refuse(now, to, &request, failure, out);
         }
+        if let Err(failure) = self.check_store() {
+            return match self.done_before(&request) {
+                Some((event, id)) => self.acknowledge(now, to, request, event, id, out),
+                None => self.refuse(now, to, &request, failure, out),
+            };
+        }
         let body = match self.judge(&request) {
             Ok(Verdict::Write(body)) => body,
             Ok(Verdict::Known(event, id)) => return self.acknowledge(now, to, request, event, id, out),
             Err(failure) => return self.refuse(now, to, &request, failure, out),
         };
         let id = request.message_id().unwrap_or_else(|| self.name_message());
-        match self.state.lookup(&id, &body) {
+        let known = if self.planted.has(Bug::RetryForgotten) { Lookup::New } else { self.state.lookup(&id, &body) };
+        match known {
             Lookup::New => {
                 let event = self.originate(now, body, id.clone(), out);
                 out.push(Effect::Publish(Outgoing::Event(event.clone())));
@@ -111,9 +119,6 @@ impl Server {
 
     /// Whether a write is taken at all now. Nothing was changed yet.
     fn accept_write(&self, now: Now, request: &Request) -> Result<(), Failure> {
-        if let Some(why) = &self.config.read_only {
-            return Err(Failure::rejected(Code::NotReady, why.clone()));
-        }
         if self.draining {
             return Err(Failure::rejected(Code::NotReady, "the server is stopping"));
         }
@@ -131,6 +136,19 @@ impl Server {
             return Err(Failure::rejected(Code::Full, "too many writes wait for the other servers"));
         }
         Ok(())
+    }
+
+    /// The durable event that did what the request asks for, where there is one: nothing has to be written for it.
+    fn done_before(&self, request: &Request) -> Option<(EventId, MessageId)> {
+        let (event, id) = match (self.judge(request).ok()?, request.message_id()) {
+            (Verdict::Known(event, id), _) => (event, id),
+            (Verdict::Write(body), Some(id)) => match self.state.lookup(&id, &body) {
+                Lookup::Same(event) => (event, id),
+                Lookup::New | Lookup::Other => return None,
+            },
+            (Verdict::Write(_), None) => return None,
+        };
+        self.visible().contains(&event).then_some((event, id))
     }
 
     /// What a valid write asks for: an event, or something that exists already.
@@ -249,9 +267,13 @@ impl Server {
 
     /// Whether an event is as safe as `level` asks. Ourselves count at once: the acknowledgement waits for the disk.
     fn reached(&self, event: &EventId, level: Level) -> bool {
+        if self.stuck.as_ref().is_some_and(|stuck| !stuck.durable.contains(event)) {
+            return false;
+        }
         let voters = &self.config.voters;
         match level {
             Level::Local => true,
+            Level::Quorum if self.planted.has(Bug::QuorumOfHalf) => self.log.holders(event, voters) >= voters.len() / 2,
             Level::Quorum => self.log.holders(event, voters) > voters.len() / 2,
             Level::All => self.log.holders(event, voters) == voters.len(),
         }
@@ -266,6 +288,9 @@ impl Server {
         out: &mut Vec<Effect>,
     ) {
         self.log.note(name, durable);
+        if let Some(peer) = self.peers.get_mut(name) {
+            peer.acked = peer.acked.max(durable.get(&self.origin));
+        }
         if self.waiting.is_empty() {
             return;
         }
@@ -283,8 +308,11 @@ impl Server {
     pub(super) fn expire_writes(&mut self, now: Now, out: &mut Vec<Effect>) {
         for wait in self.waiting.expired(now.mono) {
             let text = format!("level {} was not reached in time", wait.level);
-            let reply =
-                self.reply_to(now, &wait.request, ReplyBody::Failed(Failure::unknown(Code::Timeout, text)), false);
+            let failure = match self.planted.has(Bug::TimeoutRejected) {
+                true => Failure::rejected(Code::Other, text),
+                false => Failure::unknown(Code::Timeout, text),
+            };
+            let reply = self.reply_to(now, &wait.request, ReplyBody::Failed(failure), false);
             self.send_reply(wait.to, reply, true, out);
         }
     }

@@ -7,6 +7,7 @@ use dsv2_core::{Code, Failure, LogicalClock, Mono, Now, Position, RawTimestamp, 
 use super::calls::{ATTEMPTS, Call, CallState, Calls, NEVER, Owner, write_of};
 use super::io::{Answer, CallOptions, Command, Effect, Side};
 use super::{LoginState, Peer, Session};
+use crate::planted::Bug;
 
 impl Session {
     /// Takes a command in.
@@ -109,7 +110,8 @@ impl Session {
     /// Makes an attempt.
     fn transmit(&mut self, now: Now, id: u64, out: &mut Vec<Effect>) {
         let Some(call) = self.calls.get_mut(id) else { return };
-        if call.is_write() && call.request.ext.number.is_none() {
+        let renamed = self.planted.has(Bug::RetryRenamed);
+        if call.is_write() && (call.request.ext.number.is_none() || renamed) {
             // Its identity from now on, whatever happens to it.
             if let Some(session) = self.identity.current {
                 self.identity.numbers += 1;

@@ -82,7 +82,7 @@ impl Session {
                 Cursor::Beginning => Some(dsv2_core::Position::default()),
                 Cursor::At(point) => point.get(feed),
             };
-            tracks.push(Track::new(feed.clone(), from, order, now.mono, &self.config));
+            tracks.push(Track::new(feed.clone(), from, order, now.mono, &self.config).with(self.planted));
             let Some(topic) = topic(feed) else { continue };
             let listeners = self.subscriptions.topics.entry(topic.to_owned()).or_default();
             if listeners.is_empty() {

@@ -26,6 +26,8 @@ use super::resume::Step;
 use super::seen::Seen;
 use stable::Unstable;
 
+use crate::planted::{Bug, Planted};
+
 /// Names a topic of a subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct TrackId {
@@ -68,6 +70,7 @@ pub(super) struct Track {
     query: Option<Query>,
     /// The moment for which the session has set its timer.
     pub(super) armed: Option<Mono>,
+    planted: Planted,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,7 +159,13 @@ impl Track {
             missed: false,
             query: None,
             armed: None,
+            planted: Planted::default(),
         }
+    }
+
+    /// With that bug.
+    pub(super) fn with(self, planted: Planted) -> Self {
+        Self { planted, ..self }
     }
 
     /// What it follows.
@@ -234,7 +243,8 @@ impl Track {
             // Nothing is known to be complete, so nothing moves.
             return self.offer_foreign(publication, sink);
         }
-        if let Some(prev) = publication.prev.clone().filter(|prev| !self.resume.contains(prev)) {
+        let over = self.planted.has(Bug::PositionOverGap);
+        if let Some(prev) = publication.prev.clone().filter(|prev| !over && !self.resume.contains(prev)) {
             self.block(now, prev, publication, config);
             return;
         }
@@ -271,7 +281,7 @@ impl Track {
         sink.token.advance(&event);
         let step = Step::Event(self.feed.clone(), event);
         let new = publication.id.as_ref().is_none_or(|id| self.seen.insert(id, &publication));
-        if new {
+        if new || self.planted.has(Bug::TwinDelivered) {
             let delivery = Delivery::Message { feed: self.feed.clone(), publication: Box::new(publication) };
             sink.deliver(delivery, Some(step));
         } else {

@@ -3,13 +3,17 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use dsv2_core::{Event, Feed, Now, Wall};
+use dsv2_core::{Clock, Event, Feed, Now, Position, Wall};
 use dsv2_store::testing::FaultyDisk;
-use dsv2_store::{EventStore, FeedCursor, JsonlConfig, JsonlStore, Limit};
+use dsv2_store::{EventStore, FeedCursor, JsonlConfig, JsonlStore, Limit, Vote};
 
 use crate::election::{Epoch, NodeId};
 use crate::lanes::Lanes;
+use crate::planted::{Bug, Planted};
 use crate::server::{Effect, Read, ReadResult, Saved, Server, ServerConfig};
+
+/// When the simulation begins, on the wall clock of clients.
+pub(super) const EPOCH_US: i64 = 1_795_000_000_000_000;
 
 /// A server: its disk, and while it runs, its process.
 pub(super) struct Node {
@@ -20,6 +24,10 @@ pub(super) struct Node {
     /// Counts its processes.
     pub(super) life: u64,
     pub(super) process: Option<Process>,
+    /// What is on its disk for certain.
+    pub(super) durable: Position,
+    /// The highest clock that it has shown to anybody, in all of its lives.
+    pub(super) shown: Clock,
 }
 
 /// What dies in a crash.
@@ -30,15 +38,34 @@ pub(super) struct Process {
     /// Commits whose sync is under way or waits for it, and the metadata they carry.
     pub(super) uncommitted: Vec<(u64, Vec<Arc<Event>>, Option<Saved>)>,
     pub(super) syncing: bool,
+    /// What the sync that is under way will make durable.
+    written: (u64, Option<Saved>),
+    /// The last commit that was given out, and the last one that is durable.
+    pub(super) issued: u64,
+    committed: u64,
+    /// Reads that wait for what was committed before them, as the driver's storage thread has it.
+    reads: Vec<(u64, u64, Read)>,
+    /// When it will be woken.
+    pub(super) armed_us: u64,
+    /// Up to here it said that nothing would be inserted.
+    pub(super) promised: Clock,
 }
 
 impl Node {
     pub(super) fn new(index: usize, seed: u64, skew_us: i64) -> Self {
-        Self { index, disk: FaultyDisk::new(seed), skew_us, life: 0, process: None }
+        Self {
+            index,
+            disk: FaultyDisk::new(seed),
+            skew_us,
+            life: 0,
+            process: None,
+            durable: Position::default(),
+            shown: Clock::ZERO,
+        }
     }
 
     pub(super) fn now(&self, us: u64) -> Now {
-        let wall = Wall { us: 1_795_000_000_000_000 + self.skew_us }.offset(i64::try_from(us).unwrap_or(i64::MAX));
+        let wall = Wall { us: EPOCH_US + self.skew_us }.offset(i64::try_from(us).unwrap_or(i64::MAX));
         Now { mono: dsv2_core::Mono { us }, wall }
     }
 
@@ -48,6 +75,7 @@ impl Node {
         us: u64,
         voters: &BTreeSet<dsv2_core::ServerName>,
         random: u64,
+        planted: Planted,
     ) -> Result<(), String> {
         let node = 1 + self.index as u128;
         let config = JsonlConfig { node, segment_bytes: 4_096 };
@@ -56,15 +84,40 @@ impl Node {
         let mut events = Vec::new();
         store.replay(&mut |event| events.push(event)).map_err(|e| format!("replay of server {}: {e}", self.index))?;
         let meta = store.meta().clone();
-        let mut config = ServerConfig::new(name(self.index), NodeId(meta.node), random);
+        let reused = planted.has(Bug::IdentityReused);
+        let incarnation = if reused { 1 } else { random };
+        let mut config = ServerConfig::new(name(self.index), NodeId(meta.node), incarnation);
+        config.seed = random;
+        if reused {
+            events.retain(|event| event.id.origin.server != config.name);
+        }
         config.voters.clone_from(voters);
         config.address = Some(format!("sim:{}", self.index));
-        config.clock_limit = meta.clock_limit;
+        config.clock_limit = match planted.has(Bug::ClocksReused) || reused {
+            true => Clock::ZERO,
+            false => meta.clock_limit,
+        };
         config.epoch = Epoch { number: meta.epoch, node: NodeId(meta.epoch_owner.unwrap_or(0)) };
+        config.vote = meta.vote.map_or(Epoch::ZERO, |vote| Epoch { number: vote.epoch, node: NodeId(vote.candidate) });
         self.life += 1;
-        let machine = Server::start(config, self.now(us), events);
-        self.process =
-            Some(Process { machine, store, lanes: Lanes::default(), uncommitted: Vec::new(), syncing: false });
+        #[cfg_attr(not(feature = "planted"), allow(unused_mut, reason = "nothing is planted"))]
+        let mut machine = Server::start(config, self.now(us), events);
+        #[cfg(feature = "planted")]
+        machine.plant(planted);
+        self.durable.clone_from(store.vector());
+        self.process = Some(Process {
+            machine,
+            store,
+            lanes: Lanes::default(),
+            uncommitted: Vec::new(),
+            syncing: false,
+            written: (0, None),
+            issued: 0,
+            committed: 0,
+            reads: Vec::new(),
+            armed_us: u64::MAX,
+            promised: Clock::ZERO,
+        });
         Ok(())
     }
 
@@ -81,25 +134,56 @@ pub(super) fn name(index: usize) -> dsv2_core::ServerName {
 }
 
 impl Process {
-    /// Writes and syncs all commits so far; yields the last of them.
-    pub(super) fn sync(&mut self) -> Result<(u64, Option<Saved>), String> {
-        self.syncing = false;
-        let mut last = (0, None);
+    /// Begins a sync: writes all commits so far, which a crash from now on may or may not take. Yields their events.
+    pub(super) fn write(&mut self) -> Result<Vec<Arc<Event>>, String> {
+        self.syncing = true;
+        let mut written = Vec::new();
         for (commit, events, save) in std::mem::take(&mut self.uncommitted) {
+            written.extend(events.iter().cloned());
             let events: Vec<Event> = events.into_iter().map(Arc::unwrap_or_clone).collect();
             self.store.append(&events).map_err(|e| e.to_string())?;
-            last = (commit, save.or(last.1));
+            self.written = (commit, save.or(self.written.1.take()));
         }
-        self.store.sync().map_err(|e| e.to_string())?;
-        if let Some(saved) = &last.1 {
+        Ok(written)
+    }
+
+    /// The sync ends: what was written when it began is durable.
+    pub(super) fn sync(&mut self, planted: Planted) -> Result<Option<Saved>, String> {
+        self.syncing = false;
+        if !planted.has(Bug::SyncSkipped) {
+            self.store.sync().map_err(|e| e.to_string())?;
+        }
+        let (commit, saved) = std::mem::take(&mut self.written);
+        if let Some(saved) = &saved {
             let mut meta = self.store.meta().clone();
             meta.clock_limit = saved.clock_limit;
             meta.epoch = saved.epoch;
             meta.epoch_owner = Some(saved.epoch_owner);
+            meta.vote =
+                (saved.vote.number > 0).then_some(Vote { epoch: saved.vote.number, candidate: saved.vote.node.0 });
             self.store.save_meta(&meta).map_err(|e| e.to_string())?;
         }
-        self.lanes.committed(last.0);
-        Ok(last)
+        self.lanes.committed(commit);
+        self.committed = self.committed.max(commit);
+        Ok(saved)
+    }
+
+    /// Takes a read; yields it where it need not wait.
+    pub(super) fn queue_read(&mut self, token: u64, read: Read) -> Option<(u64, Read)> {
+        if self.issued <= self.committed {
+            return Some((token, read));
+        }
+        self.reads.push((self.issued, token, read));
+        None
+    }
+
+    /// The reads that need not wait any longer.
+    pub(super) fn due_reads(&mut self) -> Vec<(u64, Read)> {
+        let committed = self.committed;
+        let (due, waiting) = std::mem::take(&mut self.reads).into_iter().partition(|(commit, ..)| *commit <= committed);
+        self.reads = waiting;
+        let due: Vec<(u64, u64, Read)> = due;
+        due.into_iter().map(|(_, token, read)| (token, read)).collect()
     }
 
     pub(super) fn read(&self, read: Read) -> Result<ReadResult, String> {
@@ -117,9 +201,14 @@ impl Process {
 
     /// A whole feed as a client would see it: in the total order, twins left out.
     pub(super) fn history(&self, feed: &Feed) -> Result<Vec<Event>, String> {
-        let page = self.store.read(feed, FeedCursor::After(dsv2_core::Position::default()), Limit::events(usize::MAX));
-        let mut events = page.map_err(|e| e.to_string())?.events;
+        let mut events = self.history_after(feed, Position::default(), usize::MAX)?;
         events.retain(|event| !self.machine.state().is_twin(&event.id));
         Ok(events)
+    }
+
+    /// The events of a feed that a position does not mean, twins included.
+    pub(super) fn history_after(&self, feed: &Feed, position: Position, limit: usize) -> Result<Vec<Event>, String> {
+        let page = self.store.read(feed, FeedCursor::After(position), Limit::events(limit));
+        Ok(page.map_err(|e| e.to_string())?.events)
     }
 }

@@ -269,7 +269,7 @@ impl Net {
         assert!(machine.epoch() >= before, "{server}: the epoch went back");
         assert!(machine.deadline().is_none_or(|at| at > self.now), "{server}: its deadline is in the past");
         let leads = machine.coordinator().is_some_and(|who| who.name == *server);
-        assert_eq!(machine.is_coordinator(), leads, "{server}");
+        assert_eq!(machine.is_coordinator(self.now), leads, "{server}");
         assert!(!(leads && node.drained), "{server} leads although it is about to stop");
         let (knows, epoch) = (machine.coordinator().cloned(), machine.epoch());
         for who in knows.iter().filter(|who| who.epoch != Epoch::ZERO) {
@@ -328,7 +328,7 @@ impl Net {
     pub fn agreed(&self, servers: &[ServerName]) -> Option<ServerName> {
         let mut views = servers.iter().map(|server| self.machine(server).coordinator());
         let first = views.next()??;
-        let leads = servers.contains(&first.name) && self.machine(&first.name).is_coordinator();
+        let leads = servers.contains(&first.name) && self.machine(&first.name).is_coordinator(self.now);
         (leads && views.all(|view| view == Some(first))).then(|| first.name.clone())
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use dsv2_core::{EventId, Feed, HistoryPage, HistoryQuery, HistorySpan, Mono, Position, Subject};
 
 use super::{Blocked, Phase, Query, Sink, Track, cost_bytes};
+use crate::planted::Bug;
 use crate::session::config::SessionConfig;
 use crate::session::io::{Delivery, Order};
 use crate::session::resume::Step;
@@ -33,7 +34,8 @@ impl Track {
             Phase::Live => {
                 let expected = self.expected.as_ref().map(|&(at, _)| at);
                 let repair = self.repair.then_some(self.not_before);
-                [Some(self.compare_at.max(self.not_before)), expected, repair].into_iter().flatten().min()
+                let compares = !self.planted.has(Bug::TailNeverCompared);
+                [compares.then_some(self.compare_at.max(self.not_before)), expected, repair].into_iter().flatten().min()
             }
         }
     }

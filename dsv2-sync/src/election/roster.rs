@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use dsv2_core::{Mono, ServerName};
 
-use super::super::{CoordinatorRank, Member, NodeId};
+use super::{CoordinatorRank, Member, NodeId};
 
 /// The most servers that are remembered; names beyond it are ignored.
 pub(super) const PEERS_CAP: usize = 1_000;
 
 /// Another server.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct Peer {
     rank: Option<u64>,
     node: Option<NodeId>,
@@ -26,7 +26,7 @@ struct Peer {
 }
 
 /// This server and the others.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Roster {
     pub(super) me: ServerName,
     pub(super) rank: Option<u64>,

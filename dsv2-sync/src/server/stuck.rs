@@ -1,0 +1,57 @@
+//! A store that takes no more writes: its disk is full, or failed.
+//!
+//! The machine has decided more than the disk holds by then. What it decided stays, and is held back by the lanes until
+//! there is room; meanwhile it decides nothing more that would have to be written, and everything it says, which is about
+//! what is durable only, leaves at once. So reads, links, elections and clock rounds go on, and memory does not grow.
+
+use dsv2_core::{Code, Failure, LogicalClock, Now, Position};
+
+use super::Server;
+use super::io::{Effect, Stuck};
+use crate::replication::ReplicationLog;
+use crate::state::Creation;
+
+/// The store takes no more writes.
+#[derive(Debug)]
+pub(super) struct Standstill {
+    /// What is on the disk.
+    pub(super) durable: Position,
+    pub(super) why: Stuck,
+}
+
+impl Server {
+    /// What may be shown and told: what is held, or what is durable of it where the rest cannot become so.
+    pub(super) fn visible(&self) -> &Position {
+        self.stuck.as_ref().map_or(self.log.held(), |stuck| &stuck.durable)
+    }
+
+    /// Whether a user or a channel may be shown. One that was created twice is hidden where the disk lacks the creation
+    /// that counts.
+    pub(super) fn shows(&self, creation: Option<&Creation>) -> bool {
+        let durable =
+            |creation: &Creation| self.stuck.as_ref().is_none_or(|stuck| stuck.durable.contains(&creation.key.id));
+        creation.is_some_and(durable)
+    }
+
+    /// Why a write is refused, where the store takes none.
+    pub(super) fn check_store(&self) -> Result<(), Failure> {
+        match self.stuck.as_ref().map(|stuck| &stuck.why) {
+            None => Ok(()),
+            Some(why @ Stuck::Full) => Err(Failure::rejected(Code::Full, why.to_string())),
+            Some(why) => Err(Failure::rejected(Code::NotReady, why.to_string())),
+        }
+    }
+
+    /// The clock of a message on a link: an unwritten reservation of clocks covers only what waits for it.
+    pub(super) fn link_clock(&mut self) -> dsv2_core::Clock {
+        if self.stuck.is_some() { self.prompt_clock() } else { self.clock.tick() }
+    }
+
+    /// There is room again. What other servers sent meanwhile is asked for by the next exchange of vectors.
+    pub(super) fn unstuck(&mut self, now: Now, out: &mut Vec<Effect>) {
+        if self.stuck.take().is_some() {
+            self.unpark(now, out);
+            self.adopt_due(now, out);
+        }
+    }
+}

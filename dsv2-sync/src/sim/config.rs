@@ -1,0 +1,232 @@
+//! What is simulated, as numbers with names: drawn from a seed, set one by one, and made smaller where a run failed.
+
+use std::fmt;
+
+use crate::random::SplitMix;
+
+/// What is simulated. [`SimConfig::swarm`] draws one from a seed, [`SimConfig::quiet`] has no faults.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SimConfig {
+    /// Everything random follows from it.
+    pub seed: u64,
+    /// How many servers, 1 to 7.
+    pub servers: u64,
+    /// Whether they are configured as voters (1 or 0), so that writes are acknowledged by a majority.
+    pub voters: u64,
+    /// How many brokers and how many proxies, at least one of each.
+    pub brokers: u64,
+    /// See `brokers`.
+    pub proxies: u64,
+    /// How many clients write.
+    pub writers: u64,
+    /// How many clients follow what is written.
+    pub followers: u64,
+    /// How many messages each writer publishes.
+    pub writes: u64,
+    /// How long faults are injected, in milliseconds.
+    pub faults_ms: u64,
+    /// How long the cluster has afterwards to become whole again, in milliseconds.
+    pub drain_ms: u64,
+    /// How many servers, always a minority, are lost for good when the faults end.
+    pub lost_servers: u64,
+    /// What goes wrong, and how often.
+    pub faults: Faults,
+}
+
+/// What goes wrong. Every fault is named; zero switches it off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Faults {
+    /// The shortest way of a message, in microseconds.
+    pub delay_low_us: u64,
+    /// The longest.
+    pub delay_high_us: u64,
+    /// Of a million messages on a link between servers, how many break its connection.
+    pub link_break_ppm: u64,
+    /// Of a million messages between a client and a broker, or a broker and a server, how many break the connection.
+    pub broker_break_ppm: u64,
+    /// Of a million publications on one leg of their way, how many are lost.
+    pub publication_loss_ppm: u64,
+    /// The mean time between crashes of some server, in milliseconds.
+    pub crash_every_ms: u64,
+    /// The mean time that a crashed process stays down, in milliseconds.
+    pub down_ms: u64,
+    /// The mean time between crashes of some broker, proxy or reference, in milliseconds.
+    pub middle_crash_every_ms: u64,
+    /// Of a hundred crashes of the reference, how many take its disk.
+    pub reference_wiped_percent: u64,
+    /// The mean time between crashes of some client, in milliseconds.
+    pub client_crash_every_ms: u64,
+    /// The mean time between partitions, in milliseconds.
+    pub partition_every_ms: u64,
+    /// The mean time a partition lasts, in milliseconds.
+    pub partition_ms: u64,
+    /// The shortest sync of a disk, in microseconds.
+    pub sync_low_us: u64,
+    /// The longest.
+    pub sync_high_us: u64,
+    /// How far a server's wall clock may be off at its start, in milliseconds.
+    pub skew_ms: u64,
+}
+
+impl Faults {
+    /// Nothing goes wrong: short ways, quick disks.
+    pub const NONE: Self = Self {
+        delay_low_us: 100,
+        delay_high_us: 500,
+        link_break_ppm: 0,
+        broker_break_ppm: 0,
+        publication_loss_ppm: 0,
+        crash_every_ms: 0,
+        down_ms: 100,
+        middle_crash_every_ms: 0,
+        reference_wiped_percent: 0,
+        client_crash_every_ms: 0,
+        partition_every_ms: 0,
+        partition_ms: 100,
+        sync_low_us: 200,
+        sync_high_us: 1_000,
+        skew_ms: 0,
+    };
+}
+
+impl SimConfig {
+    /// Three voters, a broker, a proxy, a writer and a follower, and no faults.
+    #[must_use]
+    pub fn quiet(seed: u64) -> Self {
+        Self {
+            seed,
+            servers: 3,
+            voters: 1,
+            brokers: 1,
+            proxies: 1,
+            writers: 1,
+            followers: 1,
+            writes: 10,
+            faults_ms: 3_000,
+            drain_ms: 60_000,
+            lost_servers: 0,
+            faults: Faults::NONE,
+        }
+    }
+
+    /// Draws everything from the seed, so that a campaign of many seeds visits many kinds of trouble.
+    #[must_use]
+    pub fn swarm(seed: u64) -> Self {
+        let mut random = SplitMix::new(seed ^ 0x5eed_5eed);
+        let mut between = |low: u64, high: u64| low + random.below(high - low + 1);
+        let sometimes = |value: u64, draw: u64| if draw == 0 { 0 } else { value };
+        let faults = Faults {
+            delay_low_us: between(50, 500),
+            delay_high_us: between(600, 40_000),
+            link_break_ppm: sometimes(between(100, 5_000), between(0, 2)),
+            broker_break_ppm: sometimes(between(500, 20_000), between(0, 2)),
+            publication_loss_ppm: sometimes(between(1_000, 300_000), between(0, 3)),
+            crash_every_ms: sometimes(between(500, 5_000), between(0, 3)),
+            down_ms: between(50, 3_000),
+            middle_crash_every_ms: sometimes(between(1_000, 6_000), between(0, 2)),
+            reference_wiped_percent: between(0, 50),
+            client_crash_every_ms: sometimes(between(1_000, 6_000), between(0, 1)),
+            partition_every_ms: sometimes(between(1_000, 6_000), between(0, 2)),
+            partition_ms: between(200, 6_000),
+            sync_low_us: between(50, 500),
+            sync_high_us: between(600, 20_000),
+            skew_ms: between(0, 5_000),
+        };
+        let servers = [1, 3, 3, 3, 5, 7][between(0, 5) as usize];
+        let voters = u64::from(between(0, 3) > 0);
+        let lost = between(1, 3).min((servers - 1) / 2);
+        Self {
+            seed,
+            servers,
+            voters,
+            brokers: between(1, 2),
+            proxies: between(1, 2),
+            writers: between(1, 3),
+            followers: between(1, 2),
+            writes: between(10, 60),
+            faults_ms: between(2_000, 12_000),
+            drain_ms: 90_000,
+            lost_servers: if voters == 1 && between(0, 4) == 0 { lost } else { 0 },
+            faults,
+        }
+    }
+
+    /// Sets one number by its name, as [`SimConfig::differences`] writes it.
+    ///
+    /// # Errors
+    /// There is no such name, or its value is out of range. Nothing changed.
+    ///
+    /// ```
+    /// use dsv2_sync::sim::SimConfig;
+    /// let mut config = SimConfig::swarm(7);
+    /// config.set("crash_every_ms", 0)?;
+    /// assert_eq!(config.faults.crash_every_ms, 0);
+    /// # Ok::<(), String>(())
+    /// ```
+    pub fn set(&mut self, name: &str, value: u64) -> Result<(), String> {
+        let (low, high) = match name {
+            "servers" => (1, 7),
+            "brokers" | "proxies" => (1, 4),
+            "voters" => (0, 1),
+            "writers" | "followers" => (0, 64),
+            "reference_wiped_percent" => (0, 100),
+            _ => (0, 1 << 40),
+        };
+        if !(low..=high).contains(&value) {
+            return Err(format!("{name} goes from {low} to {high}"));
+        }
+        let mut fields = self.fields();
+        let field = fields.iter_mut().find(|(field, _)| *field == name);
+        let (_, field) = field.ok_or_else(|| format!("there is no parameter {name:?}"))?;
+        **field = value;
+        Ok(())
+    }
+
+    /// What differs from another configuration, by name.
+    #[must_use]
+    pub fn differences(&self, other: &Self) -> Vec<(&'static str, u64)> {
+        let (mut ours, mut theirs) = (self.clone(), other.clone());
+        let pairs = ours.fields().into_iter().zip(theirs.fields());
+        pairs.filter(|(a, b)| a.1 != b.1).map(|((name, value), _)| (name, *value)).collect()
+    }
+
+    pub(super) fn fields(&mut self) -> Vec<(&'static str, &mut u64)> {
+        let faults = &mut self.faults;
+        vec![
+            ("servers", &mut self.servers),
+            ("voters", &mut self.voters),
+            ("brokers", &mut self.brokers),
+            ("proxies", &mut self.proxies),
+            ("writers", &mut self.writers),
+            ("followers", &mut self.followers),
+            ("writes", &mut self.writes),
+            ("faults_ms", &mut self.faults_ms),
+            ("drain_ms", &mut self.drain_ms),
+            ("lost_servers", &mut self.lost_servers),
+            ("delay_low_us", &mut faults.delay_low_us),
+            ("delay_high_us", &mut faults.delay_high_us),
+            ("link_break_ppm", &mut faults.link_break_ppm),
+            ("broker_break_ppm", &mut faults.broker_break_ppm),
+            ("publication_loss_ppm", &mut faults.publication_loss_ppm),
+            ("crash_every_ms", &mut faults.crash_every_ms),
+            ("down_ms", &mut faults.down_ms),
+            ("middle_crash_every_ms", &mut faults.middle_crash_every_ms),
+            ("reference_wiped_percent", &mut faults.reference_wiped_percent),
+            ("client_crash_every_ms", &mut faults.client_crash_every_ms),
+            ("partition_every_ms", &mut faults.partition_every_ms),
+            ("partition_ms", &mut faults.partition_ms),
+            ("sync_low_us", &mut faults.sync_low_us),
+            ("sync_high_us", &mut faults.sync_high_us),
+            ("skew_ms", &mut faults.skew_ms),
+        ]
+    }
+}
+
+impl fmt::Display for SimConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "seed={}", self.seed)?;
+        self.clone().fields().into_iter().try_for_each(|(name, value)| write!(f, " {name}={value}"))
+    }
+}

@@ -1,0 +1,118 @@
+//! What happened, in figures.
+
+/// What happened, in figures, and what should not have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SimReport {
+    /// The seed.
+    pub seed: u64,
+    /// A digest of all that happened.
+    pub trace_hash: u64,
+    /// Events of the simulation.
+    pub steps: u64,
+    /// How much time passed in it, in milliseconds.
+    pub simulated_ms: u64,
+    /// Writes that clients saw acknowledged.
+    pub acknowledged: u64,
+    /// Writes that ended as *unknown*.
+    pub unknown: u64,
+    /// Writes that ended as *rejected*.
+    pub rejected: u64,
+    /// Messages that subscriptions delivered.
+    pub delivered: u64,
+    /// Messages among them that were read back after a loss.
+    pub recovered: u64,
+    /// Gaps that subscriptions told of.
+    pub gaps: u64,
+    /// Pages of history that were judged.
+    pub reads: u64,
+    /// Messages that stand in more than one event.
+    pub twins: u64,
+    /// Crashes of servers.
+    pub crashes: u64,
+    /// Crashes of brokers, proxies, the reference and clients.
+    pub other_crashes: u64,
+    /// Partitions.
+    pub partitions: u64,
+    /// Connections that broke.
+    pub breaks: u64,
+    /// Publications that were lost.
+    pub lost_publications: u64,
+    /// Pulls of missing events between servers.
+    pub repairs: u64,
+    /// Coordinators that were chosen.
+    pub elections: u64,
+    /// Promises that were broken. Empty, or a bug was found.
+    pub violations: Vec<String>,
+}
+
+impl SimReport {
+    /// The figures with their names.
+    #[must_use]
+    pub fn figures(&self) -> Vec<(&'static str, u64)> {
+        vec![
+            ("steps", self.steps),
+            ("simulated_ms", self.simulated_ms),
+            ("acknowledged", self.acknowledged),
+            ("unknown", self.unknown),
+            ("rejected", self.rejected),
+            ("delivered", self.delivered),
+            ("recovered", self.recovered),
+            ("gaps", self.gaps),
+            ("reads", self.reads),
+            ("twins", self.twins),
+            ("crashes", self.crashes),
+            ("other_crashes", self.other_crashes),
+            ("partitions", self.partitions),
+            ("breaks", self.breaks),
+            ("lost_publications", self.lost_publications),
+            ("repairs", self.repairs),
+            ("elections", self.elections),
+        ]
+    }
+
+    /// Adds another run's figures.
+    pub fn add(&mut self, other: &Self) {
+        self.steps += other.steps;
+        self.simulated_ms += other.simulated_ms;
+        self.acknowledged += other.acknowledged;
+        self.unknown += other.unknown;
+        self.rejected += other.rejected;
+        self.delivered += other.delivered;
+        self.recovered += other.recovered;
+        self.gaps += other.gaps;
+        self.reads += other.reads;
+        self.twins += other.twins;
+        self.crashes += other.crashes;
+        self.other_crashes += other.other_crashes;
+        self.partitions += other.partitions;
+        self.breaks += other.breaks;
+        self.lost_publications += other.lost_publications;
+        self.repairs += other.repairs;
+        self.elections += other.elections;
+        self.violations.extend(other.violations.iter().map(|violation| format!("seed {}: {violation}", other.seed)));
+    }
+
+    /// Where a campaign of `runs` swarm seeds saw too little to prove anything: a test of faults that do not happen is
+    /// none. Empty where it saw enough.
+    #[must_use]
+    pub fn shortfalls(&self, runs: u64) -> Vec<String> {
+        // Per hundred runs; far below what the swarm brings about, and far above nothing.
+        let gates = [
+            ("acknowledged writes", self.acknowledged, 2_000),
+            ("deliveries", self.delivered, 2_000),
+            ("crashes of servers", self.crashes, 50),
+            ("crashes of other processes", self.other_crashes, 50),
+            ("partitions", self.partitions, 25),
+            ("repairs", self.repairs, 25),
+            ("lost publications", self.lost_publications, 100),
+            ("twins", self.twins, 1),
+        ];
+        // A handful of seeds may well miss some kind of trouble.
+        let few = runs < 100;
+        let short = gates.into_iter().filter(|(_, seen, per_hundred)| !few && *seen < per_hundred * runs / 100);
+        short
+            .map(|(name, seen, per_hundred)| format!("{name}: {seen}, and {} were due", per_hundred * runs / 100))
+            .collect()
+    }
+}

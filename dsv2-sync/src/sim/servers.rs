@@ -1,0 +1,435 @@
+//! Servers in the world: their turns, what they want done, and the links between them.
+
+use dsv2_core::{Limits, Machine, Reply, ReplyBody, Request, Service};
+
+use super::node::{Node, Process};
+use super::world::{DEAD_AFTER_US, Happening, REDIAL_US, World, between};
+use crate::link::LinkMessage;
+use crate::planted::Bug;
+use crate::reference::{ReferenceEffect, ReferenceInput};
+use crate::server::{Effect, Input, Lane, LinkId, Note, Outgoing, Read};
+
+impl World {
+    pub(super) fn start(&mut self, server: usize) {
+        let random = self.fault_random.next_u64();
+        if self.nodes[server].process.is_some() || self.lost.contains(&server) {
+            return;
+        }
+        if let Err(why) = self.nodes[server].start(self.now_us, &self.voters, random, self.planted) {
+            return self.broken(why);
+        }
+        self.check_clock(server);
+        let life = self.nodes[server].life;
+        for broker in 0..self.brokers.len() {
+            let at_us = self.now_us + self.delay_us();
+            self.later(at_us, Happening::Join { server, life, broker });
+        }
+        self.input(server, life, Input::Wake);
+    }
+
+    /// A wake-up; one that came too late does nothing.
+    pub(super) fn wake(&mut self, server: usize, life: u64) {
+        let now = self.nodes[server].now(self.now_us);
+        let node = &mut self.nodes[server];
+        if node.life != life {
+            return;
+        }
+        let Some(process) = &mut node.process else { return };
+        if process.armed_us > self.now_us {
+            return;
+        }
+        process.armed_us = u64::MAX;
+        if process.machine.deadline().is_some_and(|at| at <= now.mono) {
+            self.input(server, life, Input::Wake);
+        } else {
+            self.plan_wake(server, life);
+        }
+    }
+
+    /// One turn of a server, as the driver runs it.
+    pub(super) fn input(&mut self, server: usize, life: u64, input: Input) {
+        let now = self.nodes[server].now(self.now_us);
+        let node = &mut self.nodes[server];
+        if node.life != life {
+            return;
+        }
+        let Some(process) = &mut node.process else { return };
+        let mut effects = Vec::new();
+        process.machine.step(now, input, &mut effects);
+        process.machine.step(now, Input::Flush, &mut effects);
+        let inserted = inserted(process, &effects);
+        let bug = self.planted;
+        let free = collect(process, effects, |effect| match effect {
+            Effect::Reply { .. } => bug.has(Bug::AckBeforeSync),
+            Effect::Publish(_) => bug.has(Bug::PublishBeforeSync),
+            Effect::Link { message: LinkMessage::Events { .. }, .. } => bug.has(Bug::PublishBeforeSync),
+            Effect::Link { message: LinkMessage::Ack { .. } | LinkMessage::Vector { .. }, .. } => {
+                bug.has(Bug::VectorBeforeSync)
+            }
+            _ => false,
+        });
+        self.check_leader(server);
+        inserted.into_iter().for_each(|why| self.broken(format!("server {server} {why}")));
+        self.start_sync(server, life);
+        free.into_iter().for_each(|effect| self.carry_out(server, life, effect));
+        self.plan_wake(server, life);
+    }
+
+    /// Writes what was committed; its sync ends some time later, and covers what was written when it began.
+    fn start_sync(&mut self, server: usize, life: u64) {
+        let Some(process) = &mut self.nodes[server].process else { return };
+        if process.syncing || process.uncommitted.is_empty() {
+            return;
+        }
+        let written = match process.write() {
+            Ok(written) => written,
+            Err(why) => return self.broken(format!("server {server} cannot write: {why}")),
+        };
+        for event in written {
+            self.tell(6, || format!("s{server}"), || format!("appends {} {}, and syncs", event.id, body(&event.body)));
+        }
+        let faults = &self.config.faults;
+        let sync_us = between(&mut self.net_random, (faults.sync_low_us, faults.sync_high_us));
+        self.later(self.now_us + sync_us, Happening::Synced { server, life });
+    }
+
+    fn plan_wake(&mut self, server: usize, life: u64) {
+        let Some(process) = &mut self.nodes[server].process else { return };
+        let Some(at) = process.machine.deadline().filter(|at| at.us < process.armed_us) else { return };
+        let at_us = at.us.max(self.now_us + 1);
+        process.armed_us = at_us;
+        self.later(at_us, Happening::Wake { server, life });
+    }
+
+    pub(super) fn synced(&mut self, server: usize, life: u64) {
+        let planted = self.planted;
+        let node = &mut self.nodes[server];
+        if node.life != life {
+            return;
+        }
+        let Some(process) = &mut node.process else { return };
+        let saved = match process.sync(planted) {
+            Ok(saved) => saved,
+            Err(why) => return self.broken(format!("server {server} cannot sync: {why}")),
+        };
+        node.durable.clone_from(dsv2_store::EventStore::vector(&process.store));
+        let reads = process.due_reads();
+        let mut free = Vec::new();
+        while let Some(effect) = process.lanes.next() {
+            free.push(effect);
+        }
+        reads.into_iter().for_each(|(token, read)| self.read(server, life, token, read));
+        free.into_iter().for_each(|effect| self.carry_out(server, life, effect));
+        if let Some(saved) = saved {
+            self.input(server, life, Input::Saved(saved));
+        }
+        // What was committed meanwhile waits for a sync of its own.
+        self.input(server, life, Input::Flush);
+    }
+
+    fn carry_out(&mut self, server: usize, life: u64, effect: Effect) {
+        match effect {
+            Effect::Reply { to, reply, .. } => {
+                self.tell(7, || format!("s{server}"), || format!("the reply leaves: {}", answer(&reply.body)));
+                self.reply(server, to, &reply);
+            }
+            Effect::Link { to, message, .. } => self.send_all(server, to, &message),
+            Effect::Reference(request) => {
+                let (body, service) = (request.encode(), request.body.service());
+                let at = self.now_us + self.delay_us();
+                self.later(at, Happening::ToReference { server, life, body, service });
+            }
+            Effect::Dial { link, address } => {
+                let at = self.now_us + self.delay_us();
+                self.later(at, Happening::Dial { server, life, link, address });
+            }
+            Effect::HangUp(link) => {
+                let connection = match link {
+                    LinkId::Dialled(link) => self.network.dialled(server, link),
+                    LinkId::Accepted(connection) => Some(connection),
+                };
+                connection.into_iter().for_each(|connection| self.break_connection(connection));
+            }
+            Effect::Read { token, read } => {
+                let overtakes = self.planted.has(Bug::ReadOvertakesWrite);
+                let Some(process) = &mut self.nodes[server].process else { return };
+                let due = if overtakes { Some((token, read)) } else { process.queue_read(token, read) };
+                due.into_iter().for_each(|(token, read)| self.read(server, life, token, read));
+            }
+            Effect::Publish(outgoing) => self.publish(server, outgoing),
+            Effect::Ready(ready) => self.tell_ready(server, ready),
+            Effect::Fatal(why) => self.broken(format!("server {server} gave up: {why}")),
+            Effect::Log(note) => self.note(server, note),
+            Effect::Drained | Effect::Append(_) | Effect::Save(_) => {}
+        }
+    }
+
+    fn read(&mut self, server: usize, life: u64, token: u64, read: Read) {
+        let Some(process) = &self.nodes[server].process else { return };
+        let result = process.read(read);
+        let at = self.now_us + 10;
+        self.later(at, Happening::Input { server, life, input: Box::new(Input::Read { token, result }) });
+    }
+
+    fn note(&mut self, server: usize, note: Note) {
+        match note {
+            Note::Coordinator { name, epoch, .. } => {
+                self.report.elections += u64::from(name.is_some());
+                self.tell(
+                    0,
+                    || format!("s{server}"),
+                    || match &name {
+                        Some(name) => format!("coordinator is {name}, epoch {epoch}"),
+                        None => "there is no coordinator".to_owned(),
+                    },
+                );
+            }
+            Note::Replicated { origin, range, .. } => {
+                self.tell(8, || format!("s{server}"), || format!("replicado: {origin} #{}..{}", range.0, range.1));
+            }
+            Note::LinkRefused(why) => self.broken(format!("server {server}: {why}")),
+            _ => {}
+        }
+    }
+
+    fn send_all(&mut self, server: usize, to: Vec<LinkId>, message: &LinkMessage) {
+        match message {
+            LinkMessage::Pull { .. } => {
+                self.report.repairs += 1;
+                if self.planted.has(Bug::NoGapRepair) {
+                    return;
+                }
+            }
+            LinkMessage::Events { events } => {
+                self.tell(
+                    7,
+                    || format!("s{server}"),
+                    || {
+                        let first = events.first().map_or_else(String::new, |event| event.id.to_string());
+                        format!("{} event(s) leave on {} link(s), the first is {first}", events.len(), to.len())
+                    },
+                );
+            }
+            LinkMessage::Ack { durable } => {
+                self.tell(
+                    8,
+                    || format!("s{server}"),
+                    || {
+                        let vector: Vec<String> =
+                            durable.iter().map(|(origin, seq)| format!("{origin}#{seq}")).collect();
+                        format!("acknowledges what is on its disk: {}", vector.join(", "))
+                    },
+                );
+            }
+            _ => {}
+        }
+        let frame = message.encode();
+        to.into_iter().for_each(|link| self.send(server, link, frame.clone()));
+    }
+
+    /// Own events go to every proxy.
+    fn publish(&mut self, server: usize, mut outgoing: Outgoing) {
+        if self.planted.has(Bug::PrevOmitted)
+            && let Outgoing::Event(event) = &mut outgoing
+        {
+            std::sync::Arc::make_mut(event).prev = None;
+        }
+        let format = if server.is_multiple_of(2) { dsv2_core::Format::Json } else { dsv2_core::Format::MsgPack };
+        for (topic, body) in outgoing.frames(format) {
+            // Nobody here listens to `replication`: servers of ours get events on their links.
+            if topic == dsv2_core::Topic::Replication {
+                continue;
+            }
+            self.tell(7, || format!("s{server}"), || format!("publishes on {:?}", topic.as_str()));
+            for proxy in 0..self.proxies.len() {
+                // Servers with even numbers share the first lanes; the number only has to differ from connections.
+                let lane = u64::MAX - (server * 8 + proxy) as u64;
+                let at_us = self.arrival(lane, 2);
+                if self.strikes(self.config.faults.publication_loss_ppm) {
+                    self.report.lost_publications += 1;
+                    continue;
+                }
+                self.later(at_us, Happening::Publish { proxy, server, topic: topic.clone(), body: body.clone() });
+            }
+        }
+    }
+
+    fn send(&mut self, server: usize, link: LinkId, frame: Vec<u8>) {
+        let (connection, forward) = match link {
+            LinkId::Dialled(link) => (self.network.dialled(server, link), true),
+            LinkId::Accepted(connection) => (Some(connection), false),
+        };
+        let Some(connection) = connection else { return };
+        let delay_us = self.delay_us();
+        let Some(at) = self.network.arrival(connection, forward, self.now_us, delay_us) else { return };
+        if self.strikes(self.config.faults.link_break_ppm) {
+            return self.break_connection(connection);
+        }
+        self.later(at, Happening::Bytes { connection, forward, frame });
+    }
+
+    pub(super) fn bytes(&mut self, connection: u64, forward: bool, frame: &[u8]) {
+        let Some(ends) = self.network.get(connection) else { return };
+        let (from, to, link) = (ends.from, ends.to, ends.link);
+        if self.network.is_blocked(from.0, to.0) {
+            // Nothing after a lost part of a stream can arrive either.
+            return self.break_connection(connection);
+        }
+        self.trace.bytes(frame);
+        let message = match LinkMessage::decode(frame) {
+            Ok(message) => Box::new(message),
+            Err(why) => return self.broken(format!("a link message cannot be read: {why}")),
+        };
+        let ((server, life), link) =
+            if forward { (to, LinkId::Accepted(connection)) } else { (from, LinkId::Dialled(link)) };
+        self.input(server, life, Input::Link { link, message });
+    }
+
+    pub(super) fn dial(&mut self, server: usize, life: u64, link: u64, address: String) {
+        if self.nodes[server].life != life || self.nodes[server].process.is_none() {
+            return;
+        }
+        let target = address.strip_prefix("sim:").and_then(|index| index.parse::<usize>().ok()).unwrap_or(usize::MAX);
+        let reachable = self.nodes.get(target).is_some_and(|node| node.process.is_some());
+        if !reachable || self.network.is_blocked(server, target) {
+            return self.later(self.now_us + REDIAL_US, Happening::Dial { server, life, link, address });
+        }
+        let to = (target, self.nodes[target].life);
+        self.network.connect((server, life), link, to, self.now_us);
+        self.input(server, life, Input::LinkUp(link));
+    }
+
+    /// A connection breaks: both ends learn of it some time later, and the dialler dials again.
+    pub(super) fn break_connection(&mut self, connection: u64) {
+        let Some(ends) = self.network.remove(connection) else { return };
+        self.report.breaks += 1;
+        let ((from, life), (to, to_life), link) = (ends.from, ends.to, ends.link);
+        let at = self.now_us + between(&mut self.net_random, DEAD_AFTER_US);
+        self.later(
+            at,
+            Happening::Input { server: from, life, input: Box::new(Input::LinkDown(LinkId::Dialled(link))) },
+        );
+        self.later(at + REDIAL_US, Happening::Dial { server: from, life, link, address: format!("sim:{to}") });
+        let at = self.now_us + between(&mut self.net_random, DEAD_AFTER_US);
+        let input = Box::new(Input::LinkDown(LinkId::Accepted(connection)));
+        self.later(at, Happening::Input { server: to, life: to_life, input });
+    }
+
+    pub(super) fn ask_reference(&mut self, server: usize, life: u64, body: &[u8], service: Service) {
+        let now = self.client_now();
+        let Some(reference) = &mut self.reference else {
+            // Nobody is there: the driver gives up after a while.
+            let silence = dsv2_core::Failure::unknown(dsv2_core::Code::Timeout, "the reference does not answer");
+            let input = Box::new(Input::Reference(Err(silence)));
+            return self.later(self.now_us + 1_000_000, Happening::Input { server, life, input });
+        };
+        let mut effects = Vec::new();
+        let request = Request::decode(body, &Limits::default());
+        reference.step(now, ReferenceInput::Request { from: 0, request }, &mut effects);
+        for effect in effects {
+            match effect {
+                ReferenceEffect::Save(record) => self.ranks.push(record),
+                ReferenceEffect::Reply { reply, .. } => {
+                    let answer = Reply::decode(service, &reply.encode(), &Limits::default());
+                    let answer = answer.map_err(|why| dsv2_core::Failure::unknown(dsv2_core::Code::Malformed, why));
+                    let at = self.now_us + self.delay_us();
+                    self.later(at, Happening::Input { server, life, input: Box::new(Input::Reference(answer)) });
+                }
+            }
+        }
+    }
+
+    /// A restarted server's clock is beyond all that it has shown.
+    fn check_clock(&mut self, server: usize) {
+        let node = &self.nodes[server];
+        let clock = node.process.as_ref().map_or(node.shown, |process| process.machine.clock());
+        if clock < node.shown {
+            let shown = node.shown;
+            self.broken(format!("server {server} starts with clock {clock}, and had shown {shown}"));
+        }
+    }
+
+    /// At most one server leads in an epoch, ever; with voters, at most one has a lease at any time.
+    fn check_leader(&mut self, server: usize) {
+        let Some(process) = &self.nodes[server].process else { return };
+        let (election, now) = (process.machine.election(), self.nodes[server].now(self.now_us).mono);
+        if let Some(epoch) =
+            election.coordinator().filter(|_| election.is_coordinator(now)).map(|coordinator| coordinator.epoch)
+        {
+            let first = *self.leaders.entry((epoch.number, epoch.node.0)).or_insert(server);
+            if first != server {
+                self.broken(format!("servers {first} and {server} both led in epoch {epoch}"));
+            }
+            if self.config.voters > 0 {
+                self.check_leases(server);
+            }
+        }
+    }
+
+    /// No other server leads while this one does.
+    fn check_leases(&mut self, server: usize) {
+        let leads = |node: &Node| {
+            let now = node.now(self.now_us).mono;
+            node.process.as_ref().is_some_and(|process| process.machine.election().is_coordinator(now))
+        };
+        if let Some(other) = self.nodes.iter().find(|node| node.index != server && leads(node)) {
+            let other = other.index;
+            self.broken(format!("servers {server} and {other} both held a lease"));
+        }
+    }
+}
+
+/// An event that a server takes although it had said that nothing would be inserted there any more.
+fn inserted(process: &mut Process, effects: &[Effect]) -> Option<String> {
+    let promised = process.promised;
+    process.promised = promised.max(process.machine.stable().unwrap_or_default());
+    effects.iter().find_map(|effect| match effect {
+        Effect::Append(event) if event.clock <= promised => {
+            Some(format!("takes {} of clock {}, below its final bound {promised}", event.id, event.clock))
+        }
+        _ => None,
+    })
+}
+
+/// Puts a turn's effects where they belong; yields those that may be carried out now. `hurries` are those that a planted
+/// bug does not let wait.
+fn collect(process: &mut Process, effects: Vec<Effect>, hurries: impl Fn(&Effect) -> bool) -> Vec<Effect> {
+    let (mut events, mut save) = (Vec::new(), None);
+    let durable = effects.iter().any(|effect| effect.lane() == Lane::Durable);
+    let commit = if durable { process.lanes.issue() } else { 0 };
+    let mut free = Vec::new();
+    for effect in effects {
+        match (effect.lane(), effect) {
+            (_, Effect::Append(event)) => events.push(event),
+            (_, Effect::Save(saved)) => save = Some(saved),
+            (Lane::Ordered, effect) if hurries(&effect) => free.push(effect),
+            (Lane::Ordered, effect) => free.extend(process.lanes.order(effect)),
+            (_, effect) => free.push(effect),
+        }
+    }
+    if durable {
+        process.issued = commit;
+        process.uncommitted.push((commit, events, save));
+    }
+    free
+}
+
+/// An event's body for people.
+pub(super) fn body(body: &dsv2_core::EventBody) -> String {
+    use dsv2_core::EventBody::{ChannelCreate, Message, Publish, UserLogin};
+    match body {
+        UserLogin { user } => format!("user_login {user}"),
+        ChannelCreate { channel } => format!("channel_create {channel}"),
+        Publish { user, channel, message } => format!("message_publish {channel} {user}: {message:?}"),
+        Message { src, dst, message } => format!("message_send {src} to {dst}: {message:?}"),
+    }
+}
+
+fn answer(body: &ReplyBody) -> String {
+    match body {
+        ReplyBody::Done(Some(receipt)) => format!("done, {} at {}", receipt.event, receipt.level),
+        ReplyBody::Failed(failure) => format!("{}, {}", failure.code, failure.outcome.as_str()),
+        ReplyBody::History(page) => format!("a page of {} message(s)", page.events.len()),
+        _ => "done".to_owned(),
+    }
+}
