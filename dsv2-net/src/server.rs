@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use dsv2_core::{Format, Level, ServerName};
 use dsv2_store::{EventStore, JsonlConfig, JsonlStore, MemoryStore, Meta, StoreError};
-use dsv2_sync::election::{CoordinatorRank, Epoch, NodeId};
+use dsv2_sync::election::{CoordinatorRank, ElectionForm, Epoch, NodeId};
 use dsv2_sync::server::{Server as Machine, ServerConfig};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -64,6 +64,8 @@ pub struct ServerOptions {
     pub level: Option<Level>,
     /// Which rank leads.
     pub coordinator_rank: CoordinatorRank,
+    /// How a coordinator is chosen: with a quorum where there are voters. Every server is given the same.
+    pub election: ElectionForm,
     /// How long it may take to finish what was begun when it is stopped.
     pub drain: Duration,
 }
@@ -86,6 +88,7 @@ impl ServerOptions {
             format: Format::default(),
             level: None,
             coordinator_rank: CoordinatorRank::default(),
+            election: ElectionForm::default(),
             drain: Duration::from_secs(5),
         }
     }
@@ -138,7 +141,6 @@ impl Server {
         }
         let router = Router::bind(&options.link, Limits::default()).await?;
         let link = router.endpoint().clone();
-        // A restart of the machine within this process listens at the same place.
         options.link = link.clone();
         let (stop, stopped) = watch::channel(false);
         let name = options.name.clone();
@@ -211,13 +213,8 @@ fn remember_name(options: &ServerOptions, store: &mut dyn EventStore) -> Result<
     }
 }
 
-/// The machine of a new life, with everything that the store remembers.
-fn machine(
-    options: &ServerOptions,
-    store: &dyn EventStore,
-    clocks: Clocks,
-    read_only: Option<String>,
-) -> Result<Machine, ServerError> {
+/// The machine, with everything that the store remembers.
+fn machine(options: &ServerOptions, store: &dyn EventStore, clocks: Clocks) -> Result<Machine, ServerError> {
     let meta = store.meta();
     let mut config = ServerConfig::new(options.name.clone(), NodeId(meta.node), random_u64()?);
     config.voters.clone_from(&options.voters);
@@ -226,8 +223,10 @@ fn machine(
     config.level = options.level;
     config.clock_limit = meta.clock_limit;
     config.epoch = Epoch { number: meta.epoch, node: NodeId(meta.epoch_owner.unwrap_or(0)) };
+    config.vote =
+        meta.vote.as_ref().map_or(Epoch::ZERO, |vote| Epoch { number: vote.epoch, node: NodeId(vote.candidate) });
     config.election.rank = options.coordinator_rank;
-    config.read_only = read_only;
+    config.form = options.election;
     let mut builder = dsv2_sync::server::Replay::default();
     store.replay(&mut |event| builder.apply(&config.name, &event))?;
     Ok(Machine::restore(config, clocks.now(), builder))

@@ -291,3 +291,55 @@ async fn a_killed_server_holds_nobody_up() {
         }
     }
 }
+
+/// A program keeps its position in a file; the program and the whole cluster end, and go on later.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_persisted_position_goes_on_in_a_restarted_cluster() {
+    let data = tempfile::tempdir().expect("a directory");
+    let mut options = ClusterOptions::memory(3);
+    options.data = Some(data.path().to_owned());
+    let file = data.path().join("position.json");
+    let first = Cluster::start(options.clone()).await.expect("it starts");
+    let ana = connect(&first, "ana").await;
+    let dev = ana.channel("dev");
+    dev.create().await.expect("created");
+    let mut news = ana.subscribe(["dev"]).from(Cursor::Beginning).await.expect("subscribed");
+    for n in 0..10 {
+        dev.publish(n.to_string()).await.expect("acknowledged");
+    }
+    for n in 0..4 {
+        let message = message(&mut news).await;
+        assert_eq!(message.text(), n.to_string());
+        std::fs::write(&file, serde_json::to_vec(&message.position).expect("serializable")).expect("written");
+    }
+    drop((news, dev, ana));
+    first.stop().await.expect("it stops");
+    let second = Cluster::start(options).await.expect("it starts again, with what it had");
+    let ana = connect(&second, "ana").await;
+    let stored = serde_json::from_slice(&std::fs::read(&file).expect("read")).expect("its own form");
+    let mut news = ana.subscribe(["dev"]).from(Cursor::At(stored)).await.expect("subscribed");
+    ana.channel("dev").publish("10").await.expect("acknowledged");
+    for n in 4..=10 {
+        assert_eq!(message(&mut news).await.text(), n.to_string(), "nothing missed, nothing twice");
+    }
+}
+
+#[tokio::test]
+async fn a_subscription_is_a_stream() {
+    use futures_core::Stream;
+    let cluster = cluster(1).await;
+    let ana = connect(&cluster, "ana").await;
+    ana.channel("dev").create().await.expect("created");
+    let mut news = ana.subscribe(["dev"]).and_inbox().await.expect("subscribed");
+    ana.channel("dev").publish("to all").await.expect("acknowledged");
+    ana.message("ana", "to myself").await.expect("acknowledged");
+    let mut texts = Vec::new();
+    while texts.len() < 2 {
+        let next = std::future::poll_fn(|cx| std::pin::Pin::new(&mut news).poll_next(cx));
+        if let Some(Delivery::Message(message)) = timeout(PATIENCE, next).await.expect("in time") {
+            texts.push(message.text().to_owned());
+        }
+    }
+    texts.sort();
+    assert_eq!(texts, ["to all", "to myself"]);
+}

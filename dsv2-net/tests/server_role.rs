@@ -1,138 +1,15 @@
 //! A server over real sockets and files, with this test in the broker's place.
 #![cfg(feature = "cluster")]
 
+mod server_support;
+
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::time::Duration;
 
-use dsv2_core::{
-    Failure, Format, HistoryQuery, HistorySpan, Level, Limits as BodyLimits, Position, Reply, ReplyBody, Request,
-    RequestBody, RequestExt, ServerName, StatusReport, Subject,
-};
-use dsv2_net::Endpoint;
-use dsv2_net::engine::{Limits, PeerId, Router, RouterEvent};
-use dsv2_net::reference::{Reference, ReferenceOptions};
-use dsv2_net::server::{Server, ServerOptions};
-use dsv2_net::zmtp::Message;
-use tokio::time::timeout;
+use dsv2_core::{Failure, Format, Level, ReplyBody, RequestBody, ServerName};
+use dsv2_net::server::Server;
 
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// The broker's side of one server.
-struct Front {
-    router: Router,
-    peer: Option<PeerId>,
-    ready: bool,
-    next: u64,
-}
-
-impl Front {
-    async fn bind() -> Self {
-        let router = Router::bind(&Endpoint::loopback(), Limits::default()).await.expect("a free port");
-        Self { router, peer: None, ready: false, next: 0 }
-    }
-
-    fn endpoint(&self) -> Endpoint {
-        self.router.endpoint().clone()
-    }
-
-    /// Waits for the next message that is not about readiness.
-    async fn next(&mut self, until_ready: bool) -> Option<Message> {
-        let mut events = Vec::new();
-        loop {
-            timeout(PATIENCE, self.router.recv(&mut events)).await.expect("the server says something in time");
-            let mut found = None;
-            for event in events.drain(..) {
-                match event {
-                    RouterEvent::PeerUp { peer, .. } => self.peer = Some(peer),
-                    RouterEvent::PeerDown { .. } => self.ready = false,
-                    RouterEvent::Message { message, .. } if message.first() == b"_dsv2" => {
-                        self.ready = message.last() == b"ready"
-                    }
-                    RouterEvent::Message { message, .. } => {
-                        assert!(found.replace(message).is_none(), "one question, one answer");
-                    }
-                }
-            }
-            if found.is_some() || (until_ready && self.ready) {
-                return found;
-            }
-        }
-    }
-
-    async fn until_ready(&mut self) {
-        while !self.ready {
-            self.next(true).await;
-        }
-    }
-
-    async fn ask(&mut self, format: Format, body: RequestBody) -> ReplyBody {
-        let request = Request { format, timestamp: None, clock: None, ext: RequestExt::default(), body };
-        let service = request.body.service();
-        let reply = self.ask_raw(&request.encode()).await;
-        assert_eq!(Format::detect(&reply), Some(format), "the request's serialization");
-        let reply = Reply::decode(service, &reply, &BodyLimits::default()).expect("a reply");
-        assert!(reply.clock.is_some_and(|clock| clock.get() > 0));
-        reply.body
-    }
-
-    async fn ask_raw(&mut self, body: &[u8]) -> Vec<u8> {
-        self.next += 1;
-        let id = self.next.to_be_bytes();
-        let message = Message::from_frames([&b"client"[..], &id, b"", body]);
-        self.router.send(self.peer.expect("connected"), &message).expect("there is room");
-        let answer = self.next(false).await.expect("an answer");
-        let frames: Vec<_> = answer.frames().collect();
-        assert_eq!(frames[..3], [&b"client"[..], &id, b""], "the envelope comes back as it was");
-        frames[3].to_vec()
-    }
-
-    async fn status(&mut self) -> StatusReport {
-        match self.ask(Format::Json, RequestBody::Status).await {
-            ReplyBody::Status(report) => *report,
-            other => panic!("{other:?}"),
-        }
-    }
-}
-
-fn options(name: &str, front: &Front, reference: &Reference, data: &Path) -> ServerOptions {
-    let mut options = ServerOptions::new(name.parse().expect("a name"));
-    options.data = Some(data.join(name));
-    options.broker = front.endpoint();
-    // Nobody listens there: servers replicate without the proxy.
-    options.publish = Endpoint::memory("nobody");
-    options.subscribe = Endpoint::memory("nobody");
-    options.reference = reference.endpoint().clone();
-    options.link = Endpoint::loopback();
-    options
-}
-
-async fn reference(data: &Path) -> Reference {
-    let mut options = ReferenceOptions::default();
-    options.bind = Endpoint::loopback();
-    options.data = Some(data.join("reference"));
-    Reference::start(options).await.expect("a free port")
-}
-
-fn publish(text: &str) -> RequestBody {
-    RequestBody::Publish {
-        user: "ana".parse().expect("a name"),
-        channel: "dev".parse().expect("a name"),
-        message: text.into(),
-    }
-}
-
-async fn history(front: &mut Front) -> Vec<String> {
-    let query = HistoryQuery {
-        subject: Subject::Topic("dev".into()),
-        span: HistorySpan::After(Position::default()),
-        limit: 100,
-    };
-    match front.ask(Format::MsgPack, RequestBody::History(query)).await {
-        ReplyBody::History(page) => page.events.iter().map(|event| event.body.text().to_owned()).collect(),
-        other => panic!("{other:?}"),
-    }
-}
+use server_support::{Front, PATIENCE, history, options, publish, reference};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_server_answers_persists_and_remembers() {
@@ -161,7 +38,6 @@ async fn one_server_answers_persists_and_remembers() {
     assert!(String::from_utf8_lossy(&refused).contains("description"));
     // Dropped, not stopped: as a crash.
     drop(server);
-    front.ready = false;
     let mut front = Front::bind().await;
     let server = loop {
         let mut again = options.clone();

@@ -16,15 +16,23 @@ use super::{Client, WriteError};
 /// Publications leave in the order of the calls. [`Publisher::send`] waits while too many are in flight, so a fast
 /// program is slowed down to what the servers take.
 ///
-/// ```no_run
-/// # async fn run(client: dsv2_net::client::Client) -> Result<(), Box<dyn std::error::Error>> {
+/// ```
+/// # #[cfg(feature = "cluster")]
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let cluster = dsv2_net::cluster::Cluster::in_memory().await?;
+/// # let client = dsv2_net::client::Client::builder(cluster.endpoints().clients.to_string());
+/// # let client = client.user("ana").connect().await?;
+/// # client.channel("dev").create().await?;
 /// let mut publisher = client.channel("dev").publisher()?;
-/// for n in 0..100_000 {
+/// for n in 0..1_000 {
 ///     publisher.send(format!("message {n}")).await?;
 /// }
-/// let acknowledged = publisher.flush().await?;
+/// assert_eq!(publisher.flush().await?, 1_000);
 /// # Ok(())
 /// # }
+/// # #[cfg(not(feature = "cluster"))]
+/// # fn main() {}
 /// ```
 #[derive(Debug)]
 pub struct Publisher {

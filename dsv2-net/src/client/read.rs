@@ -11,14 +11,29 @@ use super::{Client, Pending, ReadError};
 
 /// A question to the servers' history, asked when it is awaited: the newest messages, unless told otherwise.
 ///
-/// ```no_run
-/// # async fn run(client: dsv2_net::client::Client) -> Result<(), Box<dyn std::error::Error>> {
+/// ```
+/// # #[cfg(feature = "cluster")]
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let cluster = dsv2_net::cluster::Cluster::in_memory().await?;
+/// # let client = dsv2_net::client::Client::builder(cluster.endpoints().clients.to_string());
+/// # let client = client.user("ana").connect().await?;
+/// # client.channel("dev").create().await?;
+/// # let mut publisher = client.channel("dev").publisher()?;
+/// # for n in 0..30 {
+/// #     publisher.send(n.to_string()).await?;
+/// # }
+/// # publisher.flush().await?;
 /// let newest = client.channel("dev").history().limit(20).await?;
-/// if newest.more && let Some(key) = newest.oldest() {
+/// assert!(newest.more && newest.messages.len() == 20);
+/// if let Some(key) = newest.oldest() {
 ///     let older = client.channel("dev").history().before(key).limit(20).await?;
+///     assert_eq!(older.messages.len(), 10);
 /// }
 /// # Ok(())
 /// # }
+/// # #[cfg(not(feature = "cluster"))]
+/// # fn main() {}
 /// ```
 #[derive(Clone, Debug)]
 #[must_use = "nothing is asked before it is awaited"]

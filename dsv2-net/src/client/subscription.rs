@@ -18,12 +18,23 @@ use super::{Client, Pending, SubscribeError};
 
 /// A subscription that is made when it is awaited.
 ///
-/// ```no_run
-/// # use dsv2_net::client::{Client, Cursor};
-/// # async fn run(client: Client) -> Result<(), Box<dyn std::error::Error>> {
+/// ```
+/// # #[cfg(feature = "cluster")]
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let cluster = dsv2_net::cluster::Cluster::in_memory().await?;
+/// # let client = dsv2_net::client::Client::builder(cluster.endpoints().clients.to_string());
+/// # let client = client.user("ana").connect().await?;
+/// # client.channel("dev").create().await?;
+/// # client.channel("ops").create().await?;
+/// use dsv2_net::client::Cursor;
 /// let mut everything = client.subscribe(["dev", "ops"]).and_inbox().from(Cursor::Beginning).await?;
+/// client.message("ana", "remember the milk").await?;
+/// assert!(everything.next().await.is_some());
 /// # Ok(())
 /// # }
+/// # #[cfg(not(feature = "cluster"))]
+/// # fn main() {}
 /// ```
 #[derive(Clone, Debug)]
 #[must_use = "nothing is subscribed before it is awaited"]

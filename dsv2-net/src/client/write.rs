@@ -10,15 +10,23 @@ use super::{Client, Pending, WriteError};
 
 /// A write that is made when it is awaited.
 ///
-/// ```no_run
-/// # use dsv2_net::client::{Client, IdempotencyKey, Level};
-/// # use std::time::Duration;
-/// # async fn run(client: Client) -> Result<(), Box<dyn std::error::Error>> {
+/// ```
+/// # #[cfg(feature = "cluster")]
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let cluster = dsv2_net::cluster::Cluster::in_memory().await?;
+/// # let client = dsv2_net::client::Client::builder(cluster.endpoints().clients.to_string());
+/// # let client = client.user("ana").connect().await?;
+/// # client.channel("orders").create().await?;
+/// use dsv2_net::client::{IdempotencyKey, Level};
 /// let key = IdempotencyKey::new("order-7")?;
 /// let write = client.channel("orders").publish("seven").with_key(key).level(Level::All);
-/// let receipt = write.timeout(Duration::from_secs(2)).await?;
+/// let receipt = write.clone().timeout(std::time::Duration::from_secs(5)).await?;
+/// assert_eq!((receipt.level, receipt.event), (Some(Level::All), write.await?.event));
 /// # Ok(())
 /// # }
+/// # #[cfg(not(feature = "cluster"))]
+/// # fn main() {}
 /// ```
 #[derive(Clone, Debug)]
 #[must_use = "nothing is written before it is awaited"]

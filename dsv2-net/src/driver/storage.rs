@@ -1,16 +1,23 @@
 //! The storage thread: appends and syncs off the async threads, many turns at a time.
+//!
+//! Where there is no room, it keeps what it was asked to write and tries it again; nothing of it is on the disk until
+//! then, so reads show none of it. Where the disk fails, it writes nothing more, and reads show only what was synced.
 
 use std::sync::Arc;
 use std::sync::mpsc as sync_mpsc;
 use std::thread;
+use std::time::{Duration, Instant};
 
-use dsv2_core::Event;
-use dsv2_store::{EventStore, FeedCursor, Limit, StoreError};
+use dsv2_core::{Event, Position};
+use dsv2_store::{EventStore, FeedCursor, Limit, StoreError, Vote};
 use dsv2_sync::server::{Read, ReadResult, Saved};
 use tokio::sync::mpsc;
 
 /// The most bytes of one read.
 const READ_CAP_BYTES: usize = 512 << 10;
+
+/// How often a full disk is tried again.
+const PROBE: Duration = Duration::from_secs(1);
 
 /// What the storage thread is asked to do.
 enum Command {
@@ -26,8 +33,12 @@ pub(crate) enum Report {
     Committed { commit: u64, saved: Option<Saved> },
     /// A read is done.
     Read { token: u64, result: Result<ReadResult, String> },
-    /// The store failed: nothing after the last [`Report::Committed`] may be taken for durable.
-    Failed(StoreError),
+    /// There is no room. Nothing of what was not reported as committed was written; it is tried again.
+    Full { durable: Position, error: StoreError },
+    /// There is room again, and everything asked for so far is committed.
+    Room,
+    /// The store failed: nothing beyond `durable` may be taken for durable, now or later.
+    Failed { durable: Position, error: StoreError },
 }
 
 /// The storage thread's handle. Dropping it ends the thread once it has done what it was asked.
@@ -75,40 +86,122 @@ impl Storage {
 }
 
 fn run(
-    mut store: Box<dyn EventStore>,
+    store: Box<dyn EventStore>,
     inbox: &sync_mpsc::Receiver<Command>,
     reports: &mpsc::UnboundedSender<Report>,
 ) -> Box<dyn EventStore> {
-    let mut failed = false;
-    let mut group = Group::default();
-    while let Ok(first) = inbox.recv() {
+    let mut writer = Writer { store, group: Group::default(), health: Health::Good };
+    let mut reads = Vec::new();
+    loop {
+        let first = match writer.probe_in() {
+            None => inbox.recv().map(Some).map_err(|_| sync_mpsc::RecvTimeoutError::Disconnected),
+            Some(wait) => inbox.recv_timeout(wait).map(Some),
+        };
+        let first = match first {
+            Err(sync_mpsc::RecvTimeoutError::Disconnected) => break,
+            Err(sync_mpsc::RecvTimeoutError::Timeout) => None,
+            Ok(first) => first,
+        };
         let mut closing = false;
-        for command in std::iter::once(first).chain(inbox.try_iter()) {
+        for command in first.into_iter().chain(inbox.try_iter()) {
             match command {
-                Command::Commit { commit, events, save } => group.add(commit, events, save),
-                Command::Read { token, read } => group.reads.push((token, read)),
+                Command::Commit { commit, events, save } => writer.add(commit, events, save),
+                Command::Read { token, read } => reads.push((token, read)),
                 Command::Close => closing = true,
             }
         }
-        if !failed {
-            match group.commit(store.as_mut()) {
-                Ok(Some(report)) => drop(reports.send(report)),
-                Ok(None) => {}
-                Err(error) => {
-                    failed = true;
-                    drop(reports.send(Report::Failed(error)));
-                }
-            }
-        }
-        for (token, read) in group.reads.drain(..) {
-            let result = answer(store.as_ref(), read).map_err(|error| error.to_string());
+        writer.commit(closing, &mut |report| drop(reports.send(report)));
+        for (token, read) in reads.drain(..) {
+            let result = writer.answer(read).map_err(|error| error.to_string());
             drop(reports.send(Report::Read { token, result }));
         }
         if closing {
             break;
         }
     }
-    store
+    writer.store
+}
+
+/// How the disk is.
+enum Health {
+    Good,
+    /// There was no room; when to try again.
+    Full(Instant),
+    /// It failed; what had been synced before.
+    Failed(Position),
+}
+
+/// The store with what is to be written to it.
+struct Writer {
+    store: Box<dyn EventStore>,
+    group: Group,
+    health: Health,
+}
+
+impl Writer {
+    /// How long until a full disk is to be tried again.
+    fn probe_in(&self) -> Option<Duration> {
+        match self.health {
+            Health::Full(at) => Some(at.saturating_duration_since(Instant::now())),
+            Health::Good | Health::Failed(_) => None,
+        }
+    }
+
+    fn add(&mut self, commit: u64, events: Vec<Arc<Event>>, save: Option<Saved>) {
+        // What comes in after a failure is never written.
+        if !matches!(self.health, Health::Failed(_)) {
+            self.group.add(commit, events, save);
+        }
+    }
+
+    /// Writes what is to be written, unless it is too early to try a full disk again.
+    fn commit(&mut self, closing: bool, report: &mut dyn FnMut(Report)) {
+        let due = match self.health {
+            Health::Good => true,
+            Health::Full(at) => closing || at <= Instant::now(),
+            Health::Failed(_) => false,
+        };
+        if !due || !self.group.dirty {
+            return;
+        }
+        match self.group.commit(self.store.as_mut()) {
+            Ok(committed) => {
+                report(committed);
+                if matches!(self.health, Health::Full(_)) {
+                    self.health = Health::Good;
+                    report(Report::Room);
+                }
+            }
+            Err(error @ StoreError::Full { .. }) => {
+                let again = matches!(self.health, Health::Full(_));
+                self.health = Health::Full(Instant::now() + PROBE);
+                if !again {
+                    report(Report::Full { durable: self.store.vector().clone(), error });
+                }
+            }
+            Err(error) => {
+                let durable = self.group.before(self.store.vector());
+                self.group = Group::default();
+                self.health = Health::Failed(durable.clone());
+                report(Report::Failed { durable, error });
+            }
+        }
+    }
+
+    /// Reads what is durable.
+    fn answer(&self, read: Read) -> Result<ReadResult, StoreError> {
+        let mut result = answer(self.store.as_ref(), read)?;
+        if let Health::Failed(durable) = &self.health {
+            match &mut result {
+                ReadResult::Range(events) => events.retain(|event| durable.contains(&event.id)),
+                ReadResult::Page { events, next, heads, .. } => {
+                    events.retain(|event| durable.contains(&event.id));
+                    (*next, *heads) = (next.meet(durable), heads.meet(durable));
+                }
+            }
+        }
+        Ok(result)
+    }
 }
 
 /// Commits that share one sync.
@@ -118,7 +211,6 @@ struct Group {
     events: Vec<Event>,
     save: Option<Saved>,
     dirty: bool,
-    reads: Vec<(u64, Read)>,
 }
 
 impl Group {
@@ -129,26 +221,46 @@ impl Group {
         self.dirty = true;
     }
 
-    fn commit(&mut self, store: &mut dyn EventStore) -> Result<Option<Report>, StoreError> {
-        if !std::mem::take(&mut self.dirty) {
-            return Ok(None);
-        }
-        let events = std::mem::take(&mut self.events);
-        if !events.is_empty() {
-            store.append(&events)?;
+    /// Writes everything, and keeps what could not be written.
+    fn commit(&mut self, store: &mut dyn EventStore) -> Result<Report, StoreError> {
+        if !self.events.is_empty() {
+            store.append(&self.events)?;
             store.sync()?;
+            self.events.clear();
+            self.events.shrink_to(KEEP);
         }
-        let saved = self.save.take();
-        if let Some(saved) = &saved {
+        if let Some(saved) = &self.save {
             let mut meta = store.meta().clone();
             meta.clock_limit = saved.clock_limit;
             meta.epoch = saved.epoch;
             meta.epoch_owner = Some(saved.epoch_owner);
+            meta.vote =
+                (saved.vote.number > 0).then_some(Vote { epoch: saved.vote.number, candidate: saved.vote.node.0 });
             store.save_meta(&meta)?;
         }
-        Ok(Some(Report::Committed { commit: self.commit, saved }))
+        self.dirty = false;
+        Ok(Report::Committed { commit: self.commit, saved: self.save.take() })
+    }
+
+    /// What is held without the events that were being written.
+    fn before(&self, held: &Position) -> Position {
+        let mut first = Position::default();
+        for event in &self.events {
+            // The first one of each origin: numbers only grow.
+            if first.get(&event.id.origin) == 0 {
+                first.advance(&event.id);
+            }
+        }
+        let durable = |(origin, seq): (&dsv2_core::Origin, u64)| match first.get(origin) {
+            0 => (origin.clone(), seq),
+            first => (origin.clone(), seq.min(first - 1)),
+        };
+        held.iter().map(durable).collect()
     }
 }
+
+/// So many events of room are kept from one group to the next.
+const KEEP: usize = 4_096;
 
 fn answer(store: &dyn EventStore, read: Read) -> Result<ReadResult, StoreError> {
     let limit = |events| Limit { events, bytes: READ_CAP_BYTES };

@@ -4,11 +4,14 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
-use dsv2_core::{Announcement, Limits as BodyLimits, LinkNotice, Machine as _, ReplicationEvent, Request, Topic};
+use dsv2_core::{
+    Announcement, Code, Failure, Limits as BodyLimits, LinkNotice, Machine as _, ReplicationEvent, Reply, ReplyBody,
+    Request, Topic,
+};
 use dsv2_store::EventStore;
 use dsv2_sync::lanes::Lanes;
 use dsv2_sync::link::LinkMessage;
-use dsv2_sync::server::{Effect, Input, Lane, LinkId, Server as Machine};
+use dsv2_sync::server::{Effect, Input, Lane, LinkId, Server as Machine, Stuck};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
@@ -16,54 +19,24 @@ use super::envelope::Envelope;
 use super::links::{Dialled, LinkEvent};
 use super::{ServerError, ServerOptions, log, machine, reference};
 use crate::driver::{Report, Storage};
-use crate::engine::{Limits, PeerId, Router, RouterEvent};
+use crate::engine::{PeerId, Router, RouterEvent};
 use crate::port::{Port, PortError, PortEvent, PortLimits, SendError, SocketKind, Transport, connect};
 use crate::time::Clocks;
 use crate::zmtp::Message;
 
-/// How often a full disk is tried again.
-const PROBE: Duration = Duration::from_secs(2);
+/// How long an answer may wait for room on a full disk, before its client is told that the outcome is unknown.
+const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Runs lives of the machine until one ends for good. A store that failed begins a life that only reads; room on a disk
-/// that was full begins one that writes again.
+/// Runs a server until it is stopped, or must not run.
 pub(super) async fn run(
     options: ServerOptions,
-    mut store: Box<dyn EventStore>,
+    store: Box<dyn EventStore>,
     router: Router,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), ServerError> {
-    let mut router = Some(router);
-    let mut read_only = None;
-    loop {
-        let listener = match router.take() {
-            Some(router) => router,
-            None => Router::bind(&options.link, Limits::default()).await?,
-        };
-        let clocks = Clocks::start();
-        let machine = machine(&options, store.as_ref(), clocks, read_only.clone())?;
-        let life = Life::begin(&options, machine, store, listener, clocks)?;
-        match life.live(&mut stop, read_only.is_some()).await? {
-            Ended::Stopped => return Ok(()),
-            Ended::Failed { store: failed, why } => {
-                tracing::error!(server = %options.name, why, "the store failed: reads go on, writes do not");
-                store = failed;
-                read_only = Some(why);
-            }
-            Ended::Probe { store: probed } => {
-                store = probed;
-                let meta = store.meta().clone();
-                if store.save_meta(&meta).is_ok() {
-                    read_only = None;
-                }
-            }
-        }
-    }
-}
-
-enum Ended {
-    Stopped,
-    Failed { store: Box<dyn EventStore>, why: String },
-    Probe { store: Box<dyn EventStore> },
+    let clocks = Clocks::start();
+    let machine = machine(&options, store.as_ref(), clocks)?;
+    Life::begin(&options, machine, store, router, clocks)?.live(&mut stop).await
 }
 
 /// Where the answer to a request goes.
@@ -74,14 +47,15 @@ enum Route {
 
 /// Something to send, already encoded.
 enum Out {
-    Reply(Route, Bytes),
+    /// An answer, and its frame without content, to answer otherwise if it has to wait too long.
+    Reply(Route, Bytes, Box<Reply>),
     Publish(Vec<Message>),
     Link(Vec<LinkId>, Message),
     Note(dsv2_sync::server::Note),
     Drained,
 }
 
-/// One life of the machine, with its sockets.
+/// The machine, with its sockets.
 struct Life {
     options: ServerOptions,
     clocks: Clocks,
@@ -99,6 +73,8 @@ struct Life {
     /// Whether the broker understands `_dsv2` messages.
     broker_knows_us: bool,
     ready: bool,
+    /// Until when answers may wait for a full disk.
+    patience: Option<Instant>,
     routes: HashMap<u64, Route>,
     next_route: u64,
     accepted: HashMap<PeerId, u64>,
@@ -152,6 +128,7 @@ impl Life {
             backlog: VecDeque::new(),
             broker_knows_us: false,
             ready: false,
+            patience: None,
             routes: HashMap::new(),
             next_route: 0,
             accepted: HashMap::new(),
@@ -166,13 +143,13 @@ impl Life {
         })
     }
 
-    async fn live(mut self, stop: &mut watch::Receiver<bool>, read_only: bool) -> Result<Ended, ServerError> {
-        let Some(mut inboxes) = self.inboxes.take() else { return Ok(Ended::Stopped) };
-        let probe_at = Instant::now() + if read_only { PROBE } else { Duration::from_secs(u64::from(u32::MAX)) };
+    async fn live(mut self, stop: &mut watch::Receiver<bool>) -> Result<(), ServerError> {
+        let Some(mut inboxes) = self.inboxes.take() else { return Ok(()) };
         let mut drain_by: Option<Instant> = None;
         let (mut broker, mut subscribed, mut published, mut routed) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         loop {
             self.turn();
+            self.lose_patience();
             if let Some(why) = self.fatal.take() {
                 return Err(ServerError::Fatal(why));
             }
@@ -180,15 +157,13 @@ impl Life {
                 return self.end().await;
             }
             let wake_at = self.clocks.at(self.machine.deadline());
-            let wake_at = drain_by.map_or(wake_at, |by| wake_at.min(by));
+            let wake_at = drain_by.into_iter().chain(self.patience).fold(wake_at, Instant::min);
             let closed = |error: PortError| ServerError::Fatal(error.to_string());
             tokio::select! {
                 report = inboxes.reports.recv() => {
                     let mut next = report;
                     while let Some(report) = next {
-                        if let Some(why) = self.reported(report) {
-                            return self.fail(why).await;
-                        }
+                        self.reported(report);
                         next = inboxes.reports.try_recv().ok();
                     }
                 }
@@ -218,7 +193,6 @@ impl Life {
                 }
                 Some(answer) = inboxes.answers.recv() => self.inputs.push(Input::Reference(answer)),
                 () = sleep_until(wake_at) => self.inputs.push(Input::Wake),
-                () = sleep_until(probe_at) => return self.probe().await,
                 Ok(()) = stop.changed(), if drain_by.is_none() => {
                     drain_by = Some(Instant::now() + self.options.drain);
                     self.inputs.push(Input::Drain);
@@ -276,9 +250,11 @@ impl Life {
     /// Encodes what is to be sent, while the disk is busy; carries out the rest.
     fn prepare(&mut self, effect: Effect) -> Option<Out> {
         match effect {
-            Effect::Reply { to, reply, .. } => {
-                self.routes.remove(&to).map(|route| Out::Reply(route, reply.encode().into()))
-            }
+            Effect::Reply { to, mut reply, .. } => self.routes.remove(&to).map(|route| {
+                let body = reply.encode().into();
+                reply.body = ReplyBody::Election;
+                Out::Reply(route, body, reply)
+            }),
             Effect::Publish(outgoing) => {
                 let frames = outgoing.frames(self.options.format);
                 let message =
@@ -320,8 +296,8 @@ impl Life {
 
     fn carry_out(&mut self, out: Out) {
         match out {
-            Out::Reply(Route::Broker(envelope), body) => self.answer(envelope.wrap(&body)),
-            Out::Reply(Route::Accepted(peer, envelope), body) => {
+            Out::Reply(Route::Broker(envelope), body, _) => self.answer(envelope.wrap(&body)),
+            Out::Reply(Route::Accepted(peer, envelope), body, _) => {
                 let _gone = self.router.send(peer, &envelope.wrap(&body)).is_err();
             }
             Out::Publish(messages) => {
@@ -457,8 +433,8 @@ impl Life {
         }
     }
 
-    /// Takes a report of the storage thread; yields why the store failed, if it did.
-    fn reported(&mut self, report: Report) -> Option<String> {
+    /// Takes a report of the storage thread.
+    fn reported(&mut self, report: Report) {
         match report {
             Report::Committed { commit, saved } => {
                 self.lanes.committed(commit);
@@ -468,12 +444,41 @@ impl Life {
                 self.inputs.extend(saved.map(Input::Saved));
             }
             Report::Read { token, result } => self.inputs.push(Input::Read { token, result }),
-            Report::Failed(error) => return Some(error.to_string()),
+            Report::Full { durable, error } => {
+                tracing::error!(server = %self.options.name, %error, "the disk is full: writes are refused until there is room");
+                self.patience = Some(Instant::now() + PATIENCE);
+                self.inputs.push(Input::Stuck { durable, why: Stuck::Full });
+            }
+            Report::Room => {
+                tracing::info!(server = %self.options.name, "there is room on the disk again");
+                self.patience = None;
+                self.inputs.push(Input::Unstuck);
+            }
+            Report::Failed { durable, error } => {
+                let why = error.to_string();
+                tracing::error!(server = %self.options.name, why, "the store failed: reads go on, writes do not");
+                // What waits for it waits in vain; only its outcome is open.
+                self.patience = Some(Instant::now());
+                self.inputs.push(Input::Stuck { durable, why: Stuck::Failed(why) });
+            }
         }
-        None
     }
 
-    async fn end(mut self) -> Result<Ended, ServerError> {
+    /// Answers *unknown* to those whose answers wait for a disk that takes nothing: it may be written yet.
+    fn lose_patience(&mut self) {
+        if self.patience.take_if(|until| *until <= Instant::now()).is_none() {
+            return;
+        }
+        for out in self.lanes.pick(|out| matches!(out, Out::Reply(..))) {
+            let Out::Reply(route, _, mut reply) = out else { continue };
+            let text = "the disk did not take it in time; it may be written yet";
+            reply.body = ReplyBody::Failed(Failure::unknown(Code::Timeout, text));
+            reply.position = None;
+            self.carry_out(Out::Reply(route, reply.encode().into(), reply));
+        }
+    }
+
+    async fn end(mut self) -> Result<(), ServerError> {
         let patience = Duration::from_secs(1);
         self.broker.drain(patience).await;
         self.publisher.drain(patience).await;
@@ -481,22 +486,6 @@ impl Life {
             store.close()?;
         }
         self.router.shutdown(patience).await;
-        Ok(Ended::Stopped)
-    }
-
-    async fn fail(self, why: String) -> Result<Ended, ServerError> {
-        self.router.shutdown(Duration::ZERO).await;
-        match self.storage.stop().await {
-            Some(store) => Ok(Ended::Failed { store, why }),
-            None => Err(ServerError::Fatal(format!("the storage thread ended: {why}"))),
-        }
-    }
-
-    async fn probe(self) -> Result<Ended, ServerError> {
-        self.router.shutdown(Duration::ZERO).await;
-        match self.storage.stop().await {
-            Some(store) => Ok(Ended::Probe { store }),
-            None => Err(ServerError::Fatal("the storage thread ended".to_owned())),
-        }
+        Ok(())
     }
 }
