@@ -6,7 +6,7 @@ use std::str::FromStr;
 use clap::Args;
 use dsv2_core::{Format, Level};
 use dsv2_net::Endpoint;
-use dsv2_sync::election::CoordinatorRank;
+use dsv2_sync::election::{CoordinatorRank, ElectionForm};
 
 use crate::error::Error;
 use crate::logging::LogFormat;
@@ -122,6 +122,14 @@ pub fn level(text: &str) -> Result<Level, String> {
 /// What it may be.
 pub fn coordinator_rank(text: &str) -> Result<CoordinatorRank, String> {
     CoordinatorRank::from_str(&text.to_ascii_lowercase()).map_err(|error| error.to_string())
+}
+
+/// How a coordinator is chosen.
+///
+/// # Errors
+/// What it may be.
+pub fn election(text: &str) -> Result<ElectionForm, String> {
+    ElectionForm::from_str(&text.to_ascii_lowercase()).map_err(|error| error.to_string())
 }
 
 /// A finite number that is not negative.

@@ -1,5 +1,6 @@
 //! `dsv2`: starts a cluster, and looks at things.
 
+mod check;
 mod import;
 mod inspect;
 mod sim;
@@ -32,6 +33,7 @@ enum Tool {
     Inspect(inspect::InspectArgs),
     Import(import::ImportArgs),
     Sim(sim::SimArgs),
+    Check(check::CheckArgs),
 }
 
 impl HasCommon for ToolArgs {
@@ -55,5 +57,6 @@ pub async fn tool(args: ToolArgs) -> Result<(), Error> {
         Tool::Inspect(args) => inspect::inspect(&args),
         Tool::Import(args) => import::import(&args),
         Tool::Sim(args) => sim::sim(&args),
+        Tool::Check(args) => check::check(&args),
     }
 }

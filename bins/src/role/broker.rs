@@ -5,7 +5,7 @@ use std::sync::Arc;
 use clap::Parser;
 use dsv2_net::Endpoint;
 use dsv2_net::EnvelopeRefuser;
-use dsv2_net::engine::{Broker, BrokerConfig};
+use dsv2_net::engine::{Broker, BrokerConfig, DispatchConfig};
 
 use super::{list, ready};
 use crate::args::{Common, Part, Place};
@@ -26,6 +26,10 @@ pub struct BrokerArgs {
     /// Where servers connect to [default: tcp://127.0.0.1:5556]
     #[arg(long, value_name = "URL")]
     servers: Option<Endpoint>,
+    /// How many requests a REP server is given at a time. More than one is faster, and leaves as many outcomes unknown
+    /// when the server is lost.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    rep_window: u16,
     #[command(flatten)]
     place: Place,
     #[command(flatten)]
@@ -46,7 +50,8 @@ pub async fn broker(args: BrokerArgs) -> Result<(), Error> {
     let clients = args.place.endpoint(args.clients.as_ref(), Part::Clients)?;
     let servers = args.place.endpoint(args.servers.as_ref(), Part::Servers)?;
     let mut shutdown = Shutdown::install()?;
-    let config = BrokerConfig { clients: vec![clients], servers: vec![servers], ..BrokerConfig::default() };
+    let dispatch = DispatchConfig { lock_step_window: args.rep_window.into(), ..DispatchConfig::default() };
+    let config = BrokerConfig { clients: vec![clients], servers: vec![servers], dispatch, ..BrokerConfig::default() };
     let broker = Broker::bind(config, Arc::new(EnvelopeRefuser::default())).await?;
     ready("broker", &[("clients", list(broker.client_endpoints())), ("servers", list(broker.server_endpoints()))])?;
     let report = broker.run(shutdown.wait()).await;

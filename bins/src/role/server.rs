@@ -7,7 +7,7 @@ use clap::Parser;
 use dsv2_core::{Format, Level, ServerName};
 use dsv2_net::Endpoint;
 use dsv2_net::server::{Server, ServerOptions};
-use dsv2_sync::election::CoordinatorRank;
+use dsv2_sync::election::{CoordinatorRank, ElectionForm};
 
 use super::ready;
 use crate::args::{self, Common, Part, Place};
@@ -41,6 +41,10 @@ pub struct ServerArgs {
     /// Which rank leads: highest or lowest; the same for every server.
     #[arg(long, value_name = "RULE", value_parser = args::coordinator_rank, default_value = "highest")]
     coordinator_rank: CoordinatorRank,
+    /// How a coordinator is chosen: auto (a majority of the voters, where there are voters) or bully (each side of a
+    /// partition its own); the same for every server.
+    #[arg(long, value_name = "FORM", value_parser = args::election, default_value = "auto")]
+    election: ElectionForm,
     /// The serialization of what it publishes: json or msgpack. Every request is answered in its own.
     #[arg(long, value_name = "FORM", value_parser = args::serde, default_value = "json")]
     serde: Format,
@@ -96,6 +100,7 @@ impl ServerArgs {
         options.format = self.serde;
         options.level = self.level;
         options.coordinator_rank = self.coordinator_rank;
+        options.election = self.election;
         options.drain = Duration::from_secs(self.drain);
         Ok(options)
     }

@@ -108,6 +108,7 @@ fn people(reports: &Reports) -> String {
             number(report.rank),
             report.coordinator.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string),
             report.epoch.to_string(),
+            number(report.lease_ms),
             report.clock.to_string(),
             format!("{}{bound}", ms(report.wall.offset_us as f64)),
             report.events.to_string(),
@@ -121,7 +122,8 @@ fn people(reports: &Reports) -> String {
         let vector: Vec<String> = report.position.iter().map(|(origin, seq)| format!("{origin}#{seq}")).collect();
         below.push(format!("{name} holds {}", if vector.is_empty() { "nothing".to_owned() } else { vector.join(" ") }));
     }
-    let head = ["server", "state", "rank", "coordinator", "epoch", "clock", "offset ms", "events", "lag", "links"];
+    let head =
+        ["server", "state", "rank", "coordinator", "epoch", "lease ms", "clock", "offset ms", "events", "lag", "links"];
     format!("{}\n\n{}", output::table(&head, &rows), below.join("\n"))
 }
 
@@ -137,11 +139,13 @@ mod tests {
     fn people_see_who_is_there_and_who_is_not() -> Result<(), Box<dyn std::error::Error>> {
         let mut report = StatusReport::new("server1".parse()?, "00".into());
         report.ready = true;
+        report.lease_ms = Some(1_234);
         report.position.advance(&"server1/00000000000000ff#7".parse()?);
         let reports =
             Reports::from([("server1".parse()?, Ok(report)), ("server2".parse()?, Err("nobody answered".to_owned()))]);
         let text = people(&reports);
         assert!(text.contains("server1 holds server1/00000000000000ff#7"), "{text}");
+        assert!(text.contains("lease ms") && text.contains("1234"), "{text}");
         assert!(text.contains("server2: nobody answered") && text.contains("unreachable"), "{text}");
         Ok(())
     }

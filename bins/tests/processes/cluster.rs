@@ -1,10 +1,7 @@
 //! `dsv2 up`, and the same from single parts that are killed and started again.
 
-use std::collections::BTreeSet;
-
-use serde_json::Value;
-
 use crate::harness::{Place, Process, eventually};
+use crate::parts::{Part, Parts};
 
 fn up(place: &Place, more: &[&str]) -> Process {
     let args: Vec<&str> = ["up", "--data", "data"].iter().chain(more).copied().collect();
@@ -50,81 +47,6 @@ fn up_goes_on_where_it_was() {
     assert!(again.stop("INT").success());
 }
 
-/// A cluster of single processes.
-struct Parts<'a> {
-    place: &'a Place,
-    broker: Process,
-    proxy: Process,
-    reference: Process,
-    servers: Vec<Option<Process>>,
-}
-
-impl<'a> Parts<'a> {
-    fn start(place: &'a Place) -> Self {
-        let ready = |program: &str, args: &[&str], part: &str| {
-            let process = place.start(program, args);
-            process.expect(&format!("ready {part}"));
-            process
-        };
-        let broker = ready("dsv2-broker", &[], "broker");
-        let proxy = ready("dsv2-proxy", &[], "proxy");
-        let reference = ready("dsv2-reference", &["--data", "reference"], "reference");
-        let mut parts = Self { place, broker, proxy, reference, servers: vec![None, None, None] };
-        (0..3).for_each(|index| parts.start_server(index));
-        parts.wait_until(3);
-        parts
-    }
-
-    fn start_server(&mut self, index: usize) {
-        let name = format!("s{}", index + 1);
-        let link = format!("tcp://127.0.0.1:{}", usize::from(self.place.base()) + 5 + index);
-        let server = self
-            .place
-            .start("dsv2-server", &["--name", &name, "--data", &name, "--voters", "s1,s2,s3", "--link", &link]);
-        server.expect("ready server");
-        self.servers[index] = Some(server);
-    }
-
-    fn kill_server(&mut self, index: usize) {
-        self.servers[index].take().expect("it runs").kill();
-    }
-
-    fn status(&self) -> Vec<Value> {
-        let finished = self.place.run("dsv2", &["status", "--json", "--timeout", "2"]);
-        let Some(Value::Object(mut status)) = finished.objects().pop() else { return Vec::new() };
-        status.remove("servers").and_then(|servers| servers.as_array().cloned()).unwrap_or_default()
-    }
-
-    /// Waits until so many servers are ready, follow one coordinator, and hold the same.
-    fn wait_until(&self, servers: usize) {
-        eventually("the servers are ready and equal", || {
-            let status = self.status();
-            let distinct = |field: &str| status.iter().map(|server| server[field].to_string()).collect::<BTreeSet<_>>();
-            status.len() == servers
-                && status.iter().all(|server| server["ready"] == true && server["coordinator"].is_string())
-                && distinct("coordinator").len() == 1
-                && distinct("position").len() == 1
-        });
-    }
-
-    fn publish(&self, text: &str) {
-        let said =
-            self.place.json("dsv2-client", &["--user", "ana", "--json", "--timeout", "30", "publish", "dev", text]);
-        assert_eq!(said[0]["level"], "quorum", "{said:?}");
-    }
-
-    fn history(&self) -> Vec<String> {
-        let history = self.place.json("dsv2-client", &["--json", "--timeout", "30", "history", "dev"]);
-        history.iter().map(|message| message["message"].as_str().unwrap_or_default().to_owned()).collect()
-    }
-
-    fn stop(self) {
-        for process in self.servers.into_iter().flatten().chain([self.broker, self.proxy, self.reference]) {
-            assert!(process.stop("TERM").success());
-        }
-    }
-}
-
 #[test]
 fn servers_are_killed_and_started_again_and_nothing_is_lost() {
     let place = Place::new();
@@ -134,8 +56,8 @@ fn servers_are_killed_and_started_again_and_nothing_is_lost() {
     for index in 0..3 {
         for when in ["before", "while down", "after"] {
             match when {
-                "while down" => parts.kill_server(index),
-                "after" => parts.start_server(index),
+                "while down" => parts.kill(Part::Server(index)),
+                "after" => parts.start_part(Part::Server(index)),
                 _ => {}
             }
             let text = format!("{when} s{}", index + 1);
@@ -173,17 +95,22 @@ fn a_stopped_coordinator_is_followed_by_another_and_a_stopped_reference_by_nothi
     let place = Place::new();
     let mut parts = Parts::start(&place);
     place.json("dsv2-client", &["--user", "ana", "--json", "create", "dev"]);
-    let coordinator = parts.status()[0]["coordinator"].as_str().expect("a name").to_owned();
+    // Whoever was chosen before all had started hands over to the best rank: only then the lead is settled.
+    let mut coordinator = String::new();
+    eventually("the best rank leads", || {
+        let status = parts.status();
+        let best = status.iter().max_by_key(|server| server["rank"].as_u64());
+        coordinator = best.and_then(|server| server["name"].as_str()).unwrap_or_default().to_owned();
+        status.len() == 3 && status.iter().all(|server| server["coordinator"] == coordinator.as_str())
+    });
     let index = coordinator.trim_start_matches('s').parse::<usize>().expect("a number") - 1;
-    let reference = std::mem::replace(&mut parts.reference, place.start("dsv2-client", &["--version"]));
-    assert!(reference.stop("TERM").success());
+    assert!(parts.take(Part::Reference).stop("TERM").success());
     parts.publish("without a reference");
     eventually("the servers notice that the reference is gone", || {
-        let log = parts.servers[index].as_ref().expect("it runs").log();
-        log.contains("the coordinator stays")
+        parts.log(Part::Server(index)).contains("the coordinator stays")
     });
     assert_eq!(parts.status()[0]["coordinator"], coordinator.as_str());
-    parts.kill_server(index);
+    parts.kill(Part::Server(index));
     eventually("another coordinator", || {
         let status = parts.status();
         let others =
@@ -202,12 +129,9 @@ fn broker_and_proxy_are_killed_and_started_again_under_a_client() {
     let tail = place.start("dsv2-client", &["--json", "tail", "dev", "--from", "beginning", "--count", "3"]);
     parts.publish("one");
     tail.expect("\"one\"");
-    for (program, text) in [("dsv2-proxy", "two"), ("dsv2-broker", "three")] {
-        let part = if program == "dsv2-proxy" { &mut parts.proxy } else { &mut parts.broker };
-        // The port is free once the old one is gone.
-        std::mem::replace(part, place.start("dsv2-client", &["--version"])).kill();
-        *part = place.start(program, &[]);
-        part.expect("ready ");
+    for (part, text) in [(Part::Proxy, "two"), (Part::Broker, "three")] {
+        parts.kill(part);
+        parts.start_part(part);
         parts.publish(text);
         tail.expect(&format!("\"{text}\""));
     }

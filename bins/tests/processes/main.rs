@@ -1,8 +1,12 @@
 //! The programs as people and scripts meet them: real processes, real sockets, real files. Everything is bounded in time.
 #![cfg(unix)]
 
+mod campaigns;
 mod chat;
 mod cluster;
 mod command_line;
 mod harness;
+mod load;
+mod parts;
 mod tools;
+mod verdict;

@@ -76,3 +76,21 @@ fn simulations_keep_their_promises_and_repeat_themselves() {
     assert!(table.status.success() && table.out.contains("acknowledged") && table.out.contains("none"), "{table:?}");
     assert!(table.err.is_empty(), "no progress bar where there is no terminal: {table:?}");
 }
+
+#[test]
+fn a_history_is_written_and_judged() {
+    let place = Place::new();
+    let replayed = place.run("dsv2", &["sim", "replay", "--seed", "2", "--trace", "--history", "seen.jsonl"]);
+    assert!(replayed.status.success() && replayed.out.contains("publishes on"), "{replayed:?}");
+    let judged = place.run("dsv2", &["check", "seen.jsonl"]);
+    assert!(judged.status.success() && judged.out.contains("no promise broken"), "{judged:?}");
+
+    let text = fs::read_to_string(place.path("seen.jsonl")).expect("the history");
+    let mut lines: Vec<&str> = text.lines().collect();
+    let first = lines.iter().position(|line| line.contains(r#""op":"deliver""#)).expect("a delivery");
+    lines.insert(first, lines[first]);
+    fs::write(place.path("doubled.jsonl"), lines.join("\n")).expect("a file");
+    let judged = place.run("dsv2", &["check", "doubled.jsonl"]);
+    assert_eq!(judged.status.code(), Some(4), "{judged:?}");
+    assert!(judged.out.contains(&format!("line {}: Duplicate", first + 2)), "{judged:?}");
+}
