@@ -1,0 +1,4 @@
+//! See `dsv2_fuzz::zmtp`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| dsv2_fuzz::zmtp(data));
