@@ -95,14 +95,7 @@ fn a_stopped_coordinator_is_followed_by_another_and_a_stopped_reference_by_nothi
     let place = Place::new();
     let mut parts = Parts::start(&place);
     place.json("dsv2-client", &["--user", "ana", "--json", "create", "dev"]);
-    // Whoever was chosen before all had started hands over to the best rank: only then the lead is settled.
-    let mut coordinator = String::new();
-    eventually("the best rank leads", || {
-        let status = parts.status();
-        let best = status.iter().max_by_key(|server| server["rank"].as_u64());
-        coordinator = best.and_then(|server| server["name"].as_str()).unwrap_or_default().to_owned();
-        status.len() == 3 && status.iter().all(|server| server["coordinator"] == coordinator.as_str())
-    });
+    let coordinator = parts.settled_coordinator();
     let index = coordinator.trim_start_matches('s').parse::<usize>().expect("a number") - 1;
     assert!(parts.take(Part::Reference).stop("TERM").success());
     parts.publish("without a reference");

@@ -58,10 +58,12 @@ impl Place {
 
     /// Starts a program that goes on.
     pub(crate) fn start(&self, program: &str, args: &[&str]) -> Process {
-        Process::start(
-            self.command(program, args),
-            &self.path(&format!("{program}-{}.log", args.join("-").replace('/', "_"))),
-        )
+        Process::start(self.command(program, args), &self.log(program, args))
+    }
+
+    /// Where a program logs.
+    pub(crate) fn log(&self, program: &str, args: &[&str]) -> PathBuf {
+        self.path(&format!("{program}-{}.log", args.join("-").replace('/', "_")))
     }
 
     /// Runs a program to its end.
@@ -208,7 +210,7 @@ impl Process {
         wait(&mut self.child)
     }
 
-    fn signal(&self, signal: &str) {
+    pub(crate) fn signal(&self, signal: &str) {
         let killed = Command::new("kill").args([&format!("-{signal}"), &self.child.id().to_string()]).status();
         assert!(killed.expect("kill runs").success());
     }

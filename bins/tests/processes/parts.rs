@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::process::Command;
 
 use serde_json::Value;
 
-use crate::harness::{Place, Process, eventually};
+use crate::harness::{Finished, Place, Process, eventually, finish};
+use crate::netns::Network;
 
 /// One process of a cluster; servers count from 0, and are called `s1` and so on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,8 +33,11 @@ impl fmt::Display for Part {
 pub(crate) struct Parts<'a> {
     place: &'a Place,
     servers: usize,
+    /// Where each server has a host of its own; broker, proxy, reference and the tools are on host 0 then.
+    net: Option<&'a Network>,
     /// What every server is told besides its name, its data and its link.
     flags: Vec<String>,
+    variables: Vec<(&'static str, &'static str)>,
     running: BTreeMap<Part, Process>,
 }
 
@@ -44,8 +49,24 @@ impl<'a> Parts<'a> {
 
     /// So many servers, with flags of their own.
     pub(crate) fn start_with(place: &'a Place, servers: usize, flags: &[&str]) -> Self {
-        let flags = flags.iter().map(ToString::to_string).collect();
-        let mut parts = Self { place, servers, flags, running: BTreeMap::new() };
+        Self::start_on(place, None, servers, flags)
+    }
+
+    /// The same, on hosts of a network of their own.
+    pub(crate) fn start_on(place: &'a Place, net: Option<&'a Network>, servers: usize, flags: &[&str]) -> Self {
+        Self::start_in(place, net, servers, flags, &[])
+    }
+
+    /// The same, with variables in the environment of every program.
+    pub(crate) fn start_in(
+        place: &'a Place,
+        net: Option<&'a Network>,
+        servers: usize,
+        flags: &[&str],
+        variables: &[(&'static str, &'static str)],
+    ) -> Self {
+        let (flags, variables) = (flags.iter().map(ToString::to_string).collect(), variables.to_vec());
+        let mut parts = Self { place, servers, net, flags, variables, running: BTreeMap::new() };
         for part in [Part::Broker, Part::Proxy, Part::Reference] {
             parts.start_part(part);
         }
@@ -67,23 +88,54 @@ impl<'a> Parts<'a> {
     /// Starts a part, and does not wait for it.
     pub(crate) fn begin_part(&mut self, part: Part) {
         let process = match part {
-            Part::Broker => self.place.start("dsv2-broker", &[]),
-            Part::Proxy => self.place.start("dsv2-proxy", &[]),
-            Part::Reference => self.place.start("dsv2-reference", &["--data", "reference"]),
+            Part::Broker => self.begin(0, "dsv2-broker", &[]),
+            Part::Proxy => self.begin(0, "dsv2-proxy", &[]),
+            Part::Reference => self.begin(0, "dsv2-reference", &["--data", "reference"]),
             Part::Server(index) => {
                 let (name, link) = (part.to_string(), self.link(index));
                 let mut args = vec!["--name", &name, "--data", &name, "--link", &link];
                 args.extend(self.flags.iter().map(String::as_str));
-                self.place.start("dsv2-server", &args)
+                self.begin(index + 1, "dsv2-server", &args)
             }
         };
         let before = self.running.insert(part, process);
         assert!(before.is_none(), "{part} runs already");
     }
 
+    /// A program on a host, which finds the cluster without being told.
+    fn command(&self, host: usize, program: &str, args: &[&str]) -> Command {
+        let mut command = self.place.command(program, args);
+        command.envs(self.variables.iter().copied());
+        let Some(net) = self.net else { return command };
+        command.env("DSV2_HOST", Network::address(0));
+        net.on(host, &command)
+    }
+
+    /// Starts a program that goes on, on a host.
+    pub(crate) fn begin(&self, host: usize, program: &str, args: &[&str]) -> Process {
+        Process::start(self.command(host, program, args), &self.place.log(program, args))
+    }
+
+    /// Runs a program to its end, on a host.
+    pub(crate) fn run(&self, host: usize, program: &str, args: &[&str]) -> Finished {
+        finish(self.command(host, program, args), "")
+    }
+
+    /// The same, which must be a success; what it says is JSON, an object a line.
+    pub(crate) fn json(&self, host: usize, program: &str, args: &[&str]) -> Vec<Value> {
+        let finished = self.run(host, program, args);
+        assert!(finished.status.success(), "{program} {args:?}: {finished:?}");
+        finished.objects()
+    }
+
     /// Ends a part at once, as `kill -9` does.
     pub(crate) fn kill(&mut self, part: Part) {
         self.take(part).kill();
+    }
+
+    /// Stops a part (`STOP`), or lets it go on (`CONT`).
+    pub(crate) fn signal(&self, part: Part, signal: &str) {
+        self.running[&part].signal(signal);
     }
 
     /// Takes a part out of the cluster, as it runs.
@@ -103,7 +155,8 @@ impl<'a> Parts<'a> {
 
     /// Where a server's link listens; it answers clients there too.
     pub(crate) fn link(&self, index: usize) -> String {
-        format!("tcp://127.0.0.1:{}", usize::from(self.place.base()) + 5 + index)
+        let host = self.net.map_or_else(|| "127.0.0.1".to_owned(), |_| Network::address(index + 1));
+        format!("tcp://{host}:{}", usize::from(self.place.base()) + 5 + index)
     }
 
     /// Where a part listens that there is once, for clients: the broker, or the proxy.
@@ -114,7 +167,7 @@ impl<'a> Parts<'a> {
 
     /// What the servers say of themselves that can be reached.
     pub(crate) fn status(&self) -> Vec<Value> {
-        let finished = self.place.run("dsv2", &["status", "--json", "--timeout", "2"]);
+        let finished = self.run(0, "dsv2", &["status", "--json", "--timeout", "2"]);
         let Some(Value::Object(mut status)) = finished.objects().pop() else { return Vec::new() };
         status.remove("servers").and_then(|servers| servers.as_array().cloned()).unwrap_or_default()
     }
@@ -131,16 +184,28 @@ impl<'a> Parts<'a> {
         });
     }
 
+    /// The best rank, once all running servers follow it. Whoever was chosen before all had started hands over to it, so
+    /// only then the lead is settled.
+    pub(crate) fn settled_coordinator(&self) -> String {
+        let mut coordinator = String::new();
+        eventually("the best rank leads", || {
+            let status = self.status();
+            let best = status.iter().max_by_key(|server| server["rank"].as_u64());
+            coordinator = best.and_then(|server| server["name"].as_str()).unwrap_or_default().to_owned();
+            !status.is_empty() && status.iter().all(|server| server["coordinator"] == coordinator.as_str())
+        });
+        coordinator
+    }
+
     /// Publishes a text through the broker, at quorum.
     pub(crate) fn publish(&self, text: &str) {
-        let said =
-            self.place.json("dsv2-client", &["--user", "ana", "--json", "--timeout", "30", "publish", "dev", text]);
+        let said = self.json(0, "dsv2-client", &["--user", "ana", "--json", "--timeout", "30", "publish", "dev", text]);
         assert_eq!(said[0]["level"], "quorum", "{said:?}");
     }
 
     /// The texts in `dev`, as some server has them.
     pub(crate) fn history(&self) -> Vec<String> {
-        let history = self.place.json("dsv2-client", &["--json", "--timeout", "30", "history", "dev"]);
+        let history = self.json(0, "dsv2-client", &["--json", "--timeout", "30", "history", "dev"]);
         history.iter().map(|message| message["message"].as_str().unwrap_or_default().to_owned()).collect()
     }
 

@@ -8,6 +8,10 @@ use tracing::{debug, error, info, warn};
 
 pub(crate) fn write(server: &ServerName, note: &Note) {
     match note {
+        Note::Written { range: (first, last), clock } => {
+            let count = last - first + 1;
+            info!(%server, first, last, count, %clock, "written");
+        }
         Note::Replicated { origin, range: (first, last), clock } => {
             let count = last - first + 1;
             info!(%server, %origin, first, last, count, %clock, "replicado");

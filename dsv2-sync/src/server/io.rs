@@ -191,7 +191,9 @@ impl Effect {
                 }
             }
             Self::Publish(Outgoing::LinkNotice(_)) => Lane::Prompt,
-            Self::Publish(_) | Self::Drained | Self::Log(Note::Replicated { .. }) => Lane::Ordered,
+            Self::Publish(_) | Self::Drained | Self::Log(Note::Written { .. } | Note::Replicated { .. }) => {
+                Lane::Ordered
+            }
             Self::Reference(_)
             | Self::Dial { .. }
             | Self::HangUp(_)
@@ -282,6 +284,13 @@ pub enum Read {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Note {
+    /// A batch of this server's own events is written.
+    Written {
+        /// The first and the last number.
+        range: (u64, u64),
+        /// The logical clock after it.
+        clock: Clock,
+    },
     /// A batch of another server's events was replicated here.
     Replicated {
         /// Whose.

@@ -323,6 +323,7 @@ impl Server {
             }
             let names: Vec<ServerName> = self.peers.by_name.keys().cloned().collect();
             names.iter().for_each(|name| self.catch_up(name, out));
+            out.push(Effect::Log(Note::Written { range: (first, last), clock: self.clock.now() }));
         }
         for (origin, range) in std::mem::take(&mut self.turn.replicated) {
             out.push(Effect::Log(Note::Replicated { origin, range, clock: self.clock.now() }));
