@@ -132,6 +132,15 @@ impl EventBody {
         }
     }
 
+    /// How long its text is, in bytes; 0 where it has none.
+    #[must_use]
+    pub fn text_bytes(&self) -> usize {
+        match self {
+            Self::Publish { message, .. } | Self::Message { message, .. } => message.len(),
+            Self::UserLogin { .. } | Self::ChannelCreate { .. } => 0,
+        }
+    }
+
     /// The topic it is published on, if it is.
     #[must_use]
     pub fn topic(&self) -> Option<Topic> {

@@ -223,6 +223,7 @@ fn machine(options: &ServerOptions, store: &dyn EventStore, clocks: Clocks) -> R
     config.level = options.level;
     config.clock_limit = meta.clock_limit;
     config.epoch = Epoch { number: meta.epoch, node: NodeId(meta.epoch_owner.unwrap_or(0)) };
+    config.rank = meta.rank;
     config.vote =
         meta.vote.as_ref().map_or(Epoch::ZERO, |vote| Epoch { number: vote.epoch, node: NodeId(vote.candidate) });
     config.election.rank = options.coordinator_rank;

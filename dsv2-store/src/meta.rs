@@ -28,6 +28,9 @@ pub struct Meta {
     /// The last vote given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vote: Option<Vote>,
+    /// The rank that the reference gave.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rank: Option<u64>,
     /// The digest of the list of voters last agreed upon.
     #[serde(default, with = "hex128::option", skip_serializing_if = "Option::is_none")]
     pub voters: Option<u128>,
@@ -57,6 +60,7 @@ impl Meta {
             epoch: 0,
             epoch_owner: None,
             vote: None,
+            rank: None,
             voters: None,
             extra: BTreeMap::new(),
         }

@@ -21,8 +21,9 @@ use std::sync::Arc;
 use crate::clock_sync::ClockMessage;
 use crate::election::ElectionMessage;
 
-/// The version of the messages here. Servers refuse others. Version 2 brought the messages of elections with a quorum.
-pub const LINK_VERSION: u8 = 2;
+/// The version of the messages here. Servers refuse others. Version 2 brought the messages of elections with a quorum,
+/// version 3 the present life in a hello.
+pub const LINK_VERSION: u8 = 3;
 
 /// One message on a link.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -103,6 +104,8 @@ pub struct LinkHello {
     pub name: ServerName,
     /// The random identity of its data directory.
     pub node: u128,
+    /// The number of its present life, whose events it streams.
+    pub incarnation: u64,
     /// A digest of its list of voters; 0 without one. Two lists in one cluster could each have a majority.
     pub voters: u64,
     /// Its rank, once it has one.

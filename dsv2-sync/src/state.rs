@@ -6,10 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use dsv2_core::{
-    ChannelName, Clock, Event, EventBody, EventId, Feed, MessageId, OrderKey, Origin, Position, ServerName, Topic,
-    UserName,
-};
+use dsv2_core::{ChannelName, Clock, Event, EventBody, EventId, Feed, MessageId, OrderKey, Origin, Position, UserName};
 
 /// The fold of all events held.
 ///
@@ -25,7 +22,6 @@ pub struct State {
     namesakes: BTreeMap<(u128, u64), Known>,
     /// Events whose message stands in another event with a smaller key; histories leave them out.
     twins: BTreeSet<EventId>,
-    heads: HashMap<(ServerName, Topic), EventId>,
     conflicts: BTreeSet<String>,
     events: u64,
 }
@@ -101,10 +97,6 @@ impl State {
             }
             EventBody::Publish { .. } | EventBody::Message { .. } => self.apply_message(event),
         }
-        if let Some(topic) = event.body.topic() {
-            let head = self.heads.entry((event.id.origin.server.clone(), topic));
-            head.and_modify(|head| head.clone_from(&event.id)).or_insert_with(|| event.id.clone());
-        }
     }
 
     fn apply_message(&mut self, event: &Event) {
@@ -168,12 +160,6 @@ impl State {
     /// The channels' names, in their order.
     pub fn channels(&self) -> impl ExactSizeIterator<Item = &ChannelName> {
         self.channels.keys()
-    }
-
-    /// The last event of a server on a topic, over all of its lives.
-    #[must_use]
-    pub fn head(&self, server: &ServerName, topic: &Topic) -> Option<&EventId> {
-        self.heads.get(&(server.clone(), topic.clone()))
     }
 
     /// Whether the event's message counts by another event, so that a history leaves this one out.

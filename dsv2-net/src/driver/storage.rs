@@ -234,6 +234,7 @@ impl Group {
             meta.clock_limit = saved.clock_limit;
             meta.epoch = saved.epoch;
             meta.epoch_owner = Some(saved.epoch_owner);
+            meta.rank = saved.rank;
             meta.vote =
                 (saved.vote.number > 0).then_some(Vote { epoch: saved.vote.number, candidate: saved.vote.node.0 });
             store.save_meta(&meta)?;

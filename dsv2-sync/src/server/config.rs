@@ -32,6 +32,8 @@ pub struct ServerConfig {
     pub epoch: Epoch,
     /// What it remembered: the last vote it gave.
     pub vote: Epoch,
+    /// What it remembered: the rank that the reference gave it.
+    pub rank: Option<u64>,
     /// The seed of its random delays.
     pub seed: u64,
     /// Which election it takes part in: with a quorum where there are voters, or else the classic one.
@@ -96,6 +98,8 @@ pub struct Caps {
     pub unacknowledged: u64,
     /// Events in one message on a link.
     pub batch: usize,
+    /// The texts of the events in one message on a link, in bytes; the last of them may go beyond.
+    pub batch_bytes: usize,
     /// The longest text of a message, in bytes.
     pub text_bytes: usize,
     /// Events in one page of a history.
@@ -107,13 +111,14 @@ pub struct Caps {
 }
 
 impl Default for Caps {
-    /// 65,536 · 4,096 · 16,384 · 1,024 · 256 KiB · 1,000 · 4,096 · 64.
+    /// 65,536 · 4,096 · 16,384 · 1,024 · 512 KiB · 256 KiB · 1,000 · 4,096 · 64.
     fn default() -> Self {
         Self {
             waiting: 65_536,
             parked: 4_096,
             unacknowledged: 16_384,
             batch: 1_024,
+            batch_bytes: 512 << 10,
             text_bytes: 256 << 10,
             page: 1_000,
             adoptions: 4_096,
@@ -137,6 +142,7 @@ impl ServerConfig {
             clock_limit: Clock::ZERO,
             epoch: Epoch::ZERO,
             vote: Epoch::ZERO,
+            rank: None,
             seed: incarnation,
             form: ElectionForm::default(),
             election: BullyConfig::default(),

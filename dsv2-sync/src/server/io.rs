@@ -216,6 +216,8 @@ pub struct Saved {
     pub epoch_owner: u128,
     /// The last vote it gave, [`Epoch::ZERO`] where there was none.
     pub vote: Epoch,
+    /// The rank that the reference gave it.
+    pub rank: Option<u64>,
 }
 
 /// A publication on its way.

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use dsv2_core::{Clock, Event, LogicalClock, Now, Origin, Position, ServerName};
+use dsv2_core::{Clock, Event, LogicalClock, Now, Position, ServerName};
 
 use super::Server;
+use super::config::Caps;
 use super::io::{Effect, LinkId, Note};
+use super::pulls::Sure;
 use crate::clock_sync::ClockInput;
 use crate::election::{ElectionInput, NodeId};
 use crate::link::{LinkHello, LinkMessage};
@@ -17,19 +19,40 @@ use crate::replication::{Offer, ReplicationLog};
 pub(super) struct Bounds {
     /// The last bound whose events are held here.
     reached: Clock,
-    /// A later one, whose events are not all held yet.
+    /// The next one, whose events are not all held yet.
     next: Option<(Clock, Position)>,
+    /// The newest. It does not replace the next: who is always a little behind would reach none.
+    newest: Option<(Clock, Position)>,
+    /// All events of that voter that anybody was ever heard to hold. A voter that lost some of its own to a damaged disk
+    /// says less than it said before.
+    known: Position,
+}
+
+impl Bounds {
+    fn hear(&mut self, clock: Clock, events: Position) {
+        let bound = Some((clock, events));
+        if self.next.is_none() { self.next = bound } else { self.newest = bound }
+    }
+
+    fn settle(&mut self, held: impl Fn(&Position) -> bool) {
+        while held(&self.known) {
+            let Some((clock, _)) = self.next.take_if(|(_, events)| held(events)) else { return };
+            self.reached = self.reached.max(clock);
+            self.next = self.newest.take();
+        }
+    }
 }
 
 impl Server {
-    fn hello(&self) -> LinkHello {
+    fn hello(&mut self) -> LinkHello {
         LinkHello {
             name: self.config.name.clone(),
             node: self.config.node.0,
             voters: self.config.voters_digest(),
             rank: self.registry.rank,
             address: self.config.address.clone(),
-            clock: self.clock.now(),
+            incarnation: self.config.incarnation,
+            clock: self.link_clock(),
             durable: self.visible().clone(),
         }
     }
@@ -73,16 +96,17 @@ impl Server {
                 self.catch_up(&name, out);
             }
             LinkMessage::Vector { durable, answer } => self.vector_arrived(now, link, &name, &durable, answer, out),
-            LinkMessage::Pull { origin, from } => self.start_range(link, false, origin, from, out),
+            LinkMessage::Pull { origin, from } => self.pulled(link, &name, origin, from, out),
             LinkMessage::Bound { clock, events } => {
                 self.clock.observe(clock);
-                self.bounds.entry(name).or_default().next = Some((clock, events));
+                self.heard_of(&events);
+                self.bounds.entry(name).or_default().hear(clock, events);
                 self.settle_bounds();
             }
             LinkMessage::Ping => out.push(Effect::Link { to: vec![link], message: LinkMessage::Pong, prompt: true }),
             LinkMessage::Pong => self.elect(now, ElectionInput::Heard(name), out),
             LinkMessage::Forward { ticket, body, level } => self.forward_arrived(now, link, ticket, &body, level, out),
-            LinkMessage::Forwarded { ticket, body } => self.forward_answered(now, ticket, &body, out),
+            LinkMessage::Forwarded { ticket, body } => self.forward_answered(now, link, ticket, &body, out),
             LinkMessage::Election(message) => self.elect(now, ElectionInput::Message { from: name, message }, out),
             LinkMessage::Clock(message) => self.wall_step(now, ClockInput::Message { from: name, message }, out),
             LinkMessage::Hello(_) | LinkMessage::Welcome { .. } | LinkMessage::Refused { .. } => {}
@@ -138,9 +162,7 @@ impl Server {
             peer.dialled = Some(number);
             peer.welcome = true;
             // The stream goes on where the other's log ends, whatever was on its way when the link broke.
-            peer.sent = have;
-            peer.acked = have;
-            peer.reading = false;
+            peer.begin(have);
         }
         self.linked(now, link, hello, first, out);
         self.catch_up(&hello.name, out);
@@ -152,13 +174,12 @@ impl Server {
         let peer = self.peers.by_name.entry(hello.name.clone()).or_default();
         let first = peer.link().is_none();
         let unknown = peer.address.is_none();
-        let new_node = peer.node.is_some_and(|node| node.0 != hello.node);
         peer.node = Some(NodeId(hello.node));
+        peer.incarnation = Some(hello.incarnation);
         peer.rank = hello.rank.or(peer.rank);
         peer.heard = Some(now.mono);
-        if new_node {
-            self.log.forget(&hello.name);
-        }
+        // What it holds now it says: it may have lost what it held before.
+        self.log.forget(&hello.name);
         if unknown {
             self.meet(&hello.name, hello.address.as_deref(), hello.rank, None, out);
         }
@@ -172,7 +193,8 @@ impl Server {
         }
         self.elect(now, ElectionInput::LinkUp(hello.name.clone()), out);
         self.wall_step(now, ClockInput::LinkUp(hello.name.clone()), out);
-        self.vector_arrived(now, link, &hello.name, &hello.durable, false, out);
+        self.pulls.ask_again();
+        self.compare(now, link, &hello.name, &hello.durable, Sure::Yes, out);
     }
 
     /// Events of one origin arrived: those that are new are appended, and acknowledged when they are durable.
@@ -197,7 +219,7 @@ impl Server {
                     }
                     self.state.apply(event);
                     if event.id.origin.server == self.config.name {
-                        self.own_events.advance(&event.id);
+                        self.own.note(event, Some(&self.origin));
                     }
                     let range =
                         self.turn.replicated.entry(event.id.origin.clone()).or_insert((event.id.seq, event.id.seq));
@@ -218,7 +240,9 @@ impl Server {
             }
         }
         if let Some((origin, from)) = gap {
-            self.pull(&origin, from, Some(link), out);
+            self.pull(now, &origin, from, (Some(link), Sure::Yes), out);
+        } else if let Some(last) = events.last() {
+            self.arrived(now, link, sender, &last.id.origin, out);
         }
         self.settle_bounds();
         self.unpark(now, out);
@@ -233,33 +257,41 @@ impl Server {
         answer: bool,
         out: &mut Vec<Effect>,
     ) {
-        self.note_durable(now, name, durable, out);
-        for (origin, from) in self.log.missing(durable) {
-            self.pull(&origin, from, Some(link), out);
-        }
+        self.compare(now, link, name, durable, Sure::Perhaps, out);
         if answer {
             let message = LinkMessage::Vector { durable: self.visible().clone(), answer: false };
             out.push(Effect::Link { to: vec![link], message, prompt: self.stuck.is_some() });
         }
+    }
+
+    /// Compares what a peer holds with what is held here, and sees to the difference.
+    fn compare(
+        &mut self,
+        now: Now,
+        link: LinkId,
+        name: &ServerName,
+        durable: &Position,
+        sure: Sure,
+        out: &mut Vec<Effect>,
+    ) {
+        self.note_durable(now, name, durable, out);
+        self.heard_of(durable);
+        for (origin, from) in self.log.missing(durable) {
+            self.pull(now, &origin, from, (Some(link), sure), out);
+        }
         self.catch_up(name, out);
     }
 
-    /// Asks for events: on the link given, or wherever the origin's own server, or else any, can be reached.
-    pub(super) fn pull(&mut self, origin: &Origin, from: u64, link: Option<LinkId>, out: &mut Vec<Effect>) {
-        if self.stuck.is_some() {
-            return;
+    /// Somebody holds these events: until they are here, nothing that their servers said is final.
+    fn heard_of(&mut self, events: &Position) {
+        for (server, bounds) in &mut self.bounds {
+            let theirs = events.iter().filter(|(origin, _)| origin.server == *server);
+            theirs.for_each(|(origin, seq)| bounds.known.advance_to(origin, seq));
         }
-        let own = || self.peers.by_name.get(&origin.server).and_then(super::peers::Peer::link);
-        let Some(link) = link.or_else(own).or_else(|| self.peers.links().first().copied()) else { return };
-        out.push(Effect::Link {
-            to: vec![link],
-            message: LinkMessage::Pull { origin: origin.clone(), from },
-            prompt: true,
-        });
     }
 
     /// Reads what a peer lacks of our own events, where the stream alone will not bring it.
-    fn catch_up(&mut self, name: &ServerName, out: &mut Vec<Effect>) {
+    pub(super) fn catch_up(&mut self, name: &ServerName, out: &mut Vec<Effect>) {
         let last = self.log.held().get(&self.origin);
         let cap = self.config.caps.unacknowledged;
         let unsent = self.turn.own.first().map_or(last, |event| event.id.seq - 1);
@@ -284,8 +316,7 @@ impl Server {
         }
         if catch_up {
             if let Some(peer) = self.peers.get_mut(&name) {
-                peer.reading = false;
-                peer.sent = peer.sent.max(last.unwrap_or(0));
+                peer.read(last.unwrap_or(0));
             }
             if last.is_some() {
                 self.catch_up(&name, out);
@@ -295,7 +326,7 @@ impl Server {
 
     pub(super) fn range_failed(&mut self, link: LinkId) {
         if let Some(peer) = self.peers.at(link).cloned().and_then(|name| self.peers.by_name.get_mut(&name)) {
-            peer.reading = false;
+            peer.read(0);
         }
     }
 
@@ -314,9 +345,8 @@ impl Server {
                     to.push(LinkId::Dialled(link));
                 }
             }
-            let batch = self.config.caps.batch;
             if !to.is_empty() {
-                for events in own.chunks(batch) {
+                for events in batches(&own, &self.config.caps) {
                     let message = LinkMessage::Events { events: events.to_vec() };
                     out.push(Effect::Link { to: to.clone(), message, prompt: false });
                 }
@@ -344,7 +374,7 @@ impl Server {
         out.push(Effect::Link { to: vec![one], message, prompt: self.stuck.is_some() });
         if self.stuck.is_none() && self.config.voters.contains(&self.config.name) {
             let clock = self.clock.tick();
-            let message = LinkMessage::Bound { clock, events: self.own_events.clone() };
+            let message = LinkMessage::Bound { clock, events: self.own.last.clone() };
             out.push(Effect::Link { to: links, message, prompt: false });
         }
         let names: Vec<ServerName> = self.peers.by_name.keys().cloned().collect();
@@ -353,11 +383,7 @@ impl Server {
 
     fn settle_bounds(&mut self) {
         let (held, soon) = (self.log.held(), self.planted.has(Bug::StableTooSoon));
-        for bounds in self.bounds.values_mut() {
-            if let Some((clock, _)) = bounds.next.take_if(|(_, events)| soon || held.covers(events)) {
-                bounds.reached = bounds.reached.max(clock);
-            }
-        }
+        self.bounds.values_mut().for_each(|bounds| bounds.settle(|events| soon || held.covers(events)));
     }
 
     /// Every event up to here is held, and none will ever be inserted; `None` without voters, until each was heard, and
@@ -380,4 +406,21 @@ impl Server {
         }
         bounds.and_then(|bounds| bounds.into_iter().min())
     }
+}
+
+/// Own events in messages that every link takes: bounded in number, and but for the last event in bytes.
+fn batches<'a>(events: &'a [Arc<Event>], caps: &Caps) -> impl Iterator<Item = &'a [Arc<Event>]> {
+    let (count, bytes) = (caps.batch.max(1), caps.batch_bytes);
+    let mut rest = events;
+    std::iter::from_fn(move || {
+        let mut size = 0;
+        let fits = rest.iter().take(count).take_while(|event| {
+            let before = size;
+            size += event.body.text_bytes();
+            before < bytes
+        });
+        let (batch, after) = rest.split_at(fits.count());
+        rest = after;
+        (!batch.is_empty()).then_some(batch)
+    })
 }

@@ -17,7 +17,11 @@ use dsv2_core::Machine;
 /// What is known from the reference, and what to ask it next.
 #[derive(Debug)]
 pub(super) struct Registry {
+    /// As the reference gave it, in this life or an earlier one.
     pub(super) rank: Option<u64>,
+    /// The reference knows this server, as far as known: it is asked for the rank, and told the one it gave before, until
+    /// it does.
+    registered: bool,
     asked: Option<Asked>,
     next: Mono,
     /// What to ask next.
@@ -45,9 +49,10 @@ const FIRST_NOTICES: u32 = 5;
 const EAGER: Duration = Duration::from_millis(500);
 
 impl Registry {
-    pub(super) fn new(now: Mono) -> Self {
+    pub(super) fn new(now: Mono, rank: Option<u64>) -> Self {
         Self {
-            rank: None,
+            rank,
+            registered: false,
             asked: None,
             next: now,
             list_next: false,
@@ -75,11 +80,15 @@ impl Server {
 
     pub(super) fn registry_wake(&mut self, now: Now, out: &mut Vec<Effect>) {
         if self.registry.asked.is_none() && self.registry.next <= now.mono {
-            let asked = match (self.registry.rank, self.registry.list_next) {
-                (None, _) => Asked::Rank,
-                (Some(_), false) => Asked::Heartbeat,
-                (Some(_), true) => Asked::List,
+            let asked = match (self.registry.registered, self.registry.list_next) {
+                (false, _) => Asked::Rank,
+                (true, false) => Asked::Heartbeat,
+                (true, true) => Asked::List,
             };
+            if asked == Asked::Rank && self.registry.rank.is_some() {
+                // The election goes by the rank of an earlier life for as long as the reference is away.
+                self.tell_members(now, out);
+            }
             self.registry.asked = Some(asked);
             let body = match asked {
                 Asked::Rank => RequestBody::Rank(self.card()),
@@ -135,7 +144,11 @@ impl Server {
         }
         match (asked, answer) {
             (Asked::Rank, Ok(ReplyBody::Rank(rank))) => {
-                self.registry.rank = Some(rank);
+                (self.registry.rank, self.registry.registered) = (Some(rank), true);
+                if self.asked.rank != Some(rank) {
+                    self.asked.rank = Some(rank);
+                    out.push(Effect::Save(self.asked.clone()));
+                }
                 out.push(Effect::Log(Note::Ranked(rank)));
                 self.tell_members(now, out);
                 self.registry.next = now.mono;
@@ -158,20 +171,17 @@ impl Server {
     }
 
     fn reference_failed(&mut self, now: Now, asked: Asked, answer: Result<ReplyBody, Failure>, out: &mut Vec<Effect>) {
-        let (why, refused) = match answer {
-            Ok(ReplyBody::Failed(failure)) => (failure.text, true),
-            Ok(_) => ("it answered something else".to_owned(), true),
-            Err(failure) => (failure.text, false),
+        self.registry.next = now.mono + EAGER;
+        let why = match answer {
+            // It answers, and knows us no longer: it has lost its disk, and is told our rank anew.
+            Ok(ReplyBody::Failed(_)) if asked == Asked::Heartbeat => {
+                self.registry.registered = false;
+                return;
+            }
+            Ok(ReplyBody::Failed(failure)) => failure.text,
+            Ok(_) => "it answered something else".to_owned(),
+            Err(failure) => failure.text,
         };
-        // A reference that knows us no longer has lost its disk: it is told our rank anew.
-        let forgotten = refused && asked == Asked::Heartbeat;
-        self.registry.next = now.mono + if forgotten { Duration::ZERO } else { EAGER };
-        if forgotten && self.registry.failures == 0 {
-            self.registry.asked = None;
-            let rank = self.registry.rank.take();
-            self.registry_wake(now, out);
-            self.registry.rank = rank;
-        }
         self.registry.failures += 1;
         if self.registry.failures == LOST_AFTER {
             out.push(Effect::Log(Note::ReferenceLost(why)));

@@ -14,10 +14,13 @@
 
 mod config;
 mod foreign;
+mod forwards;
 mod io;
 mod links;
 mod members;
+mod own;
 mod peers;
+mod pulls;
 mod requests;
 mod stuck;
 mod writes;
@@ -67,15 +70,15 @@ pub struct Server {
     asked: Saved,
     log: VectorLog,
     state: State,
-    /// The last event of each of our own lives.
-    own_events: Position,
+    own: own::Own,
+    pulls: pulls::Pulls,
     peers: peers::Peers,
     election: Box<dyn Election>,
     wall: Berkeley,
     waiting: writes::Waiting,
     parked: requests::Parked,
     reads: BTreeMap<u64, requests::Reading>,
-    forwarded: BTreeMap<u64, requests::Forwarded>,
+    forwarded: BTreeMap<u64, forwards::Forwarded>,
     registry: members::Registry,
     adoptions: foreign::Adoptions,
     bounds: BTreeMap<ServerName, links::Bounds>,
@@ -110,7 +113,7 @@ struct Turn {
 pub struct Replay {
     state: State,
     held: Position,
-    own_events: Position,
+    own: own::Own,
     clock: Clock,
 }
 
@@ -120,7 +123,7 @@ impl Replay {
         self.state.apply(event);
         self.held.advance(&event.id);
         if event.id.origin.server == *this {
-            self.own_events.advance(&event.id);
+            self.own.note(event, None);
         }
         self.clock = self.clock.max(event.clock);
     }
@@ -137,24 +140,14 @@ impl Server {
     /// The same, where the events were replayed one by one.
     #[must_use]
     pub fn restore(config: ServerConfig, now: Now, replay: Replay) -> Self {
-        let Replay { state, held, own_events, clock } = replay;
+        let Replay { state, held, own, clock } = replay;
         let clock = Lamport::after(clock.max(config.clock_limit));
-        Self::assemble(config, now, state, held, own_events, clock)
-    }
-
-    fn assemble(
-        config: ServerConfig,
-        now: Now,
-        state: State,
-        held: Position,
-        own_events: Position,
-        clock: Lamport,
-    ) -> Self {
         let saved = Saved {
             clock_limit: config.clock_limit,
             epoch: config.epoch.number,
             epoch_owner: config.epoch.node.0,
             vote: config.vote,
+            rank: config.rank,
         };
         let election = election(&config, now.mono);
         let wall = Berkeley::new(config.name.clone(), config.wall.clone(), now);
@@ -167,7 +160,8 @@ impl Server {
             random: SplitMix::new(config.seed),
             clock,
             state,
-            own_events,
+            own,
+            pulls: pulls::Pulls::default(),
             election,
             wall,
             peers: peers::Peers::default(),
@@ -175,11 +169,12 @@ impl Server {
             parked: requests::Parked::default(),
             reads: BTreeMap::new(),
             forwarded: BTreeMap::new(),
-            registry: members::Registry::new(now.mono),
+            registry: members::Registry::new(now.mono, config.rank),
             adoptions: foreign::Adoptions::default(),
             bounds: BTreeMap::new(),
             turn: Turn::default(),
-            next_token: 0,
+            // The answer to a request that an earlier life forwarded must not be taken for this one's.
+            next_token: config.incarnation,
             unnamed: 0,
             requests: 0,
             ready: None,
@@ -223,6 +218,12 @@ impl Server {
         &self.origin
     }
 
+    /// The rank that the reference gave it.
+    #[must_use]
+    pub fn rank(&self) -> Option<u64> {
+        self.registry.rank
+    }
+
     /// Its election.
     #[must_use]
     pub fn election(&self) -> &dyn Election {
@@ -246,7 +247,7 @@ impl Server {
     }
 
     fn token(&mut self) -> u64 {
-        self.next_token += 1;
+        self.next_token = self.next_token.wrapping_add(1);
         self.next_token
     }
 
@@ -254,6 +255,11 @@ impl Server {
     fn observe(&mut self, now: Now, received: Option<Clock>) {
         let received = received.filter(|_| !self.planted.has(Bug::ClockNotMerged));
         guard::merge(&mut self.clock, now, received);
+    }
+
+    /// The clock as it may be told to people: never one that a restart could go back behind.
+    fn shown_clock(&self) -> Clock {
+        self.clock.now().min(self.saved.clock_limit)
     }
 
     /// The clock for what leaves without waiting: never one that is not reserved durably.
@@ -402,7 +408,7 @@ impl Machine for Server {
             self.registry.deadline(),
             self.waiting.deadline(),
             self.parked.deadline(),
-            self.forwarded.values().map(|forwarded| forwarded.deadline).min(),
+            self.forwarded.values().map(forwards::Forwarded::deadline).min(),
             self.adoptions.deadline().filter(|_| self.stuck.is_none()),
             self.election.deadline(),
             self.wall.deadline(),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use dsv2_core::{Mono, ServerName};
+use dsv2_core::{Mono, Origin, ServerName};
 
 use super::io::LinkId;
 use crate::election::NodeId;
@@ -14,6 +14,8 @@ pub(super) struct Peer {
     pub(super) address: Option<String>,
     pub(super) rank: Option<u64>,
     pub(super) node: Option<NodeId>,
+    /// The number of its present life, whose events it streams.
+    pub(super) incarnation: Option<u64>,
     /// The link we dialled.
     pub(super) dialled: Option<u64>,
     /// Whether it welcomed us there.
@@ -28,6 +30,8 @@ pub(super) struct Peer {
     pub(super) acked: u64,
     /// Whether a read of own events for it is under way.
     pub(super) reading: bool,
+    /// From behind which number the stream is to begin again, once that read is done.
+    rewound: Option<u64>,
     /// Whether the reference listed it last time.
     pub(super) listed: bool,
 }
@@ -36,6 +40,37 @@ impl Peer {
     pub(super) fn is_alive(&self, now: Mono, silence: Duration) -> bool {
         let linked = self.welcome || !self.accepted.is_empty();
         linked && self.heard.is_some_and(|heard| now.since(heard) <= silence)
+    }
+
+    /// Whether an origin is its present life.
+    pub(super) fn streams(&self, name: &ServerName, origin: &Origin) -> bool {
+        origin.server == *name && self.incarnation == Some(origin.incarnation)
+    }
+
+    /// It lacks own events behind that number: they are to be sent again.
+    pub(super) fn rewind(&mut self, to: u64) {
+        if self.reading {
+            self.rewound = Some(self.rewound.map_or(to, |before| before.min(to)));
+        } else {
+            self.sent = self.sent.min(to);
+        }
+    }
+
+    /// It holds own events up to that number, whoever sent them.
+    pub(super) fn skip_to(&mut self, held: u64) {
+        self.sent = self.sent.max(held);
+        self.rewound = self.rewound.map(|to| to.max(held));
+    }
+
+    /// A read of own events for it is done, up to that number.
+    pub(super) fn read(&mut self, upto: u64) {
+        self.reading = false;
+        self.sent = self.rewound.take().unwrap_or(self.sent.max(upto));
+    }
+
+    /// The link it streams on is new, and it holds own events up to that number.
+    pub(super) fn begin(&mut self, have: u64) {
+        (self.sent, self.acked, self.reading, self.rewound) = (have, have, false, None);
     }
 
     /// A link on which it can be reached now: the dialled one first.

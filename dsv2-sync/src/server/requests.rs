@@ -1,17 +1,17 @@
-//! Requests: waiting for what they depend on, reads, and forwarding where this server may not write.
+//! Requests: waiting for what they depend on, and reads.
 
 use std::collections::BTreeMap;
 
 use dsv2_core::{
-    Clock, ClockReport, Code, Failure, HistoryPage, HistoryQuery, HistorySpan, LogicalClock, Mono, Now, Outcome,
-    PeerReport, Reply, ReplyBody, Request, RequestBody, StatusReport, Subject,
+    Clock, ClockReport, Code, Failure, HistoryPage, HistoryQuery, HistorySpan, Mono, Now, PeerReport, ReplyBody,
+    Request, RequestBody, StatusReport, Subject,
 };
 
 use super::io::{Effect, LinkId, Read, ReadResult};
+use super::pulls::Sure;
 use super::{ReplyTo, Server};
 use crate::clock_sync::ClockSync;
 use crate::guard::is_plausible;
-use crate::link::LinkMessage;
 use crate::planted::Bug;
 use crate::replication::ReplicationLog;
 
@@ -44,15 +44,6 @@ pub(super) enum Reading {
     },
     /// To answer a pull on a link, or to catch a peer up.
     Range { link: LinkId, catch_up: bool },
-}
-
-/// A request that a voter was asked to carry out.
-#[derive(Debug)]
-pub(super) struct Forwarded {
-    to: ReplyTo,
-    request: Box<Request>,
-    link: LinkId,
-    pub(super) deadline: Mono,
 }
 
 impl Server {
@@ -130,7 +121,7 @@ impl Server {
         }
         if let Some(position) = &request.ext.position {
             for (origin, from) in self.log.missing(position) {
-                self.pull(&origin.clone(), from, None, out);
+                self.pull(now, &origin, from, (None, Sure::Yes), out);
             }
         }
         self.parked.next += 1;
@@ -202,6 +193,12 @@ impl Server {
         out.push(Effect::Read { token, read: Read::Range { origin, from, limit: self.config.caps.batch } });
     }
 
+    /// How many reads of ranges are under way for a link.
+    pub(super) fn ranges_for(&self, link: LinkId) -> usize {
+        let ranges = self.reads.values().filter(|read| matches!(read, Reading::Range { link: of, .. } if *of == link));
+        ranges.count()
+    }
+
     /// The store answered.
     pub(super) fn read_done(
         &mut self,
@@ -240,88 +237,6 @@ impl Server {
         }
     }
 
-    /// Hands a write to a voter: servers that are none replicate and serve reads only.
-    fn forward(&mut self, now: Now, to: ReplyTo, mut request: Box<Request>, out: &mut Vec<Effect>) {
-        let alive = self
-            .peers
-            .alive(now.mono, self.config.timing.silence)
-            .find(|name| self.config.voters.contains(*name))
-            .cloned();
-        let link = alive.and_then(|name| self.peers.by_name.get(&name).and_then(super::peers::Peer::link));
-        let Some(link) = link.filter(|_| self.forwarded.len() < self.config.caps.waiting) else {
-            return self.refuse(now, to, &request, Failure::rejected(Code::Minority, "no voter can be reached"), out);
-        };
-        let ticket = self.token();
-        request.clock = Some(self.link_clock());
-        let message = LinkMessage::Forward { ticket, body: request.encode(), level: self.config.default_level() };
-        let deadline = now.mono + self.config.timing.write + self.config.timing.silence;
-        self.forwarded.insert(ticket, Forwarded { to, request, link, deadline });
-        out.push(Effect::Link { to: vec![link], message, prompt: self.stuck.is_some() });
-    }
-
-    /// Another server forwarded a request.
-    pub(super) fn forward_arrived(
-        &mut self,
-        now: Now,
-        link: LinkId,
-        ticket: u64,
-        body: &[u8],
-        level: dsv2_core::Level,
-        out: &mut Vec<Effect>,
-    ) {
-        let to = ReplyTo::Forwarder { link, ticket };
-        match Request::decode(body, &self.config.limits()) {
-            Ok(mut request) if self.config.may_write() => {
-                request.ext.level.get_or_insert(level);
-                self.request(now, to, Box::new(request), out);
-            }
-            Ok(request) => {
-                self.refuse(now, to, &request, Failure::rejected(Code::NotReady, "this server may not write"), out);
-            }
-            Err(refusal) => {
-                let reply = refusal.reply(self.clock.now(), self.wall_now(now).timestamp());
-                self.send_reply(to, reply, false, out);
-            }
-        }
-    }
-
-    /// A voter answered a forwarded request.
-    pub(super) fn forward_answered(&mut self, now: Now, ticket: u64, body: &[u8], out: &mut Vec<Effect>) {
-        let Some(forwarded) = self.forwarded.remove(&ticket) else { return };
-        let service = forwarded.request.body.service();
-        match Reply::decode(service, body, &self.config.limits()) {
-            Ok(mut reply) => {
-                self.observe(now, reply.clock);
-                reply.format = forwarded.request.format;
-                self.send_reply(forwarded.to, reply, false, out);
-            }
-            Err(why) => {
-                let failure =
-                    Failure::unknown(Code::ServerLost, format!("the answer of the voter cannot be read: {why}"));
-                self.refuse(now, forwarded.to, &forwarded.request, failure, out);
-            }
-        }
-    }
-
-    /// The link to a voter is gone: whether it carried out what was forwarded cannot be told.
-    pub(super) fn forwards_lost(&mut self, now: Now, link: LinkId, out: &mut Vec<Effect>) {
-        self.end_forwards(now, |forwarded| forwarded.link == link, "the voter that took the request is gone", out);
-    }
-
-    pub(super) fn expire_forwarded(&mut self, now: Now, out: &mut Vec<Effect>) {
-        self.end_forwards(now, |forwarded| forwarded.deadline <= now.mono, "the voter did not answer in time", out);
-    }
-
-    fn end_forwards(&mut self, now: Now, ended: impl Fn(&Forwarded) -> bool, why: &str, out: &mut Vec<Effect>) {
-        let tickets: Vec<u64> =
-            self.forwarded.iter().filter(|(_, forwarded)| ended(forwarded)).map(|(&ticket, _)| ticket).collect();
-        for forwarded in tickets.iter().filter_map(|ticket| self.forwarded.remove(ticket)).collect::<Vec<_>>() {
-            let failure = Failure { code: Code::ServerLost, outcome: Outcome::Unknown, text: why.to_owned() };
-            let reply = self.reply_to(now, &forwarded.request, ReplyBody::Failed(failure), false);
-            self.send_reply(forwarded.to, reply, true, out);
-        }
-    }
-
     /// How this server is.
     #[must_use]
     pub fn report(&self, now: Now) -> StatusReport {
@@ -341,7 +256,7 @@ impl Server {
             let left = end.since(now.mono).as_millis();
             u64::try_from(left).unwrap_or(u64::MAX)
         });
-        report.clock = self.clock.now();
+        report.clock = self.shown_clock();
         let wall = self.wall.status(now);
         report.wall =
             ClockReport { offset_us: wall.offset_us, error_bound_us: wall.error_bound_us, slewing: wall.slewing };

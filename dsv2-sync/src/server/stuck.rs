@@ -50,6 +50,9 @@ impl Server {
     /// There is room again. What other servers sent meanwhile is asked for by the next exchange of vectors.
     pub(super) fn unstuck(&mut self, now: Now, out: &mut Vec<Effect>) {
         if self.stuck.take().is_some() {
+            // What the disk holds now may have been all that a retry waited for.
+            let held = self.log.held().clone();
+            self.recheck_waiting(now, &held, out);
             self.unpark(now, out);
             self.adopt_due(now, out);
         }

@@ -86,30 +86,35 @@ impl Waiting {
 
 impl Server {
     /// Carries a write out, or recognises it as a retry, or refuses it.
+    ///
+    /// First it is seen whether it was carried out before: whoever asks again is never told that nothing happened where it
+    /// did, however this server is by now.
     pub(super) fn write(&mut self, now: Now, to: ReplyTo, request: Box<Request>, out: &mut Vec<Effect>) {
-        if let Err(failure) = self.accept_write(now, &request) {
-            return self.refuse(now, to, &request, failure, out);
-        }
-        if let Err(failure) = self.check_store() {
-            return match self.done_before(&request) {
-                Some((event, id)) => self.acknowledge(now, to, request, event, id, out),
-                None => self.refuse(now, to, &request, failure, out),
-            };
-        }
-        let body = match self.judge(&request) {
+        let body = match self.check_level(&request).and_then(|()| self.judge(&request)) {
             Ok(Verdict::Write(body)) => body,
             Ok(Verdict::Known(event, id)) => return self.acknowledge(now, to, request, event, id, out),
-            Err(failure) => return self.refuse(now, to, &request, failure, out),
+            Err(failure) => {
+                // A server that is not up to date may not know a name that others know: that may pass.
+                let failure = self.accept_write(now, &request).err().unwrap_or(failure);
+                return self.refuse(now, to, &request, failure, out);
+            }
         };
-        let id = request.message_id().unwrap_or_else(|| self.name_message());
-        let known = if self.planted.has(Bug::RetryForgotten) { Lookup::New } else { self.state.lookup(&id, &body) };
-        match known {
+        let id = request.message_id();
+        let known = id.as_ref().filter(|_| !self.planted.has(Bug::RetryForgotten));
+        match known.map_or(Lookup::New, |id| self.state.lookup(id, &body)) {
             Lookup::New => {
+                if let Err(failure) = self.accept_write(now, &request) {
+                    return self.refuse(now, to, &request, failure, out);
+                }
+                let id = id.unwrap_or_else(|| self.name_message());
                 let event = self.originate(now, body, id.clone(), out);
                 out.push(Effect::Publish(Outgoing::Event(event.clone())));
                 self.acknowledge(now, to, request, event.id.clone(), id, out);
             }
-            Lookup::Same(event) => self.acknowledge(now, to, request, event, id, out),
+            Lookup::Same(event) => {
+                let id = id.unwrap_or_else(|| self.name_message());
+                self.acknowledge(now, to, request, event, id, out);
+            }
             Lookup::Other => {
                 let text = "the identity of this request was used before, with another content";
                 self.refuse(now, to, &request, Failure::rejected(Code::IdReused, text), out);
@@ -117,38 +122,32 @@ impl Server {
         }
     }
 
-    /// Whether a write is taken at all now. Nothing was changed yet.
-    fn accept_write(&self, now: Now, request: &Request) -> Result<(), Failure> {
-        if self.draining {
-            return Err(Failure::rejected(Code::NotReady, "the server is stopping"));
-        }
-        let level = request.ext.level.unwrap_or(self.config.default_level());
-        if level > Level::Local {
-            if self.config.voters.is_empty() {
-                let text = format!("level {level} needs voters, and none are configured");
-                return Err(Failure::rejected(Code::BadField, text));
-            }
-            if !self.has_majority(now.mono) {
-                return Err(Failure::rejected(Code::Minority, "too few voters can be reached"));
-            }
-        }
-        if self.waiting.len() >= self.config.caps.waiting {
-            return Err(Failure::rejected(Code::Full, "too many writes wait for the other servers"));
+    fn level_of(&self, request: &Request) -> Level {
+        request.ext.level.unwrap_or(self.config.default_level())
+    }
+
+    fn check_level(&self, request: &Request) -> Result<(), Failure> {
+        let level = self.level_of(request);
+        if level > Level::Local && self.config.voters.is_empty() {
+            let text = format!("level {level} needs voters, and none are configured");
+            return Err(Failure::rejected(Code::BadField, text));
         }
         Ok(())
     }
 
-    /// The durable event that did what the request asks for, where there is one: nothing has to be written for it.
-    fn done_before(&self, request: &Request) -> Option<(EventId, MessageId)> {
-        let (event, id) = match (self.judge(request).ok()?, request.message_id()) {
-            (Verdict::Known(event, id), _) => (event, id),
-            (Verdict::Write(body), Some(id)) => match self.state.lookup(&id, &body) {
-                Lookup::Same(event) => (event, id),
-                Lookup::New | Lookup::Other => return None,
-            },
-            (Verdict::Write(_), None) => return None,
-        };
-        self.visible().contains(&event).then_some((event, id))
+    /// Whether a new write is taken at all now. Nothing was changed yet.
+    fn accept_write(&self, now: Now, request: &Request) -> Result<(), Failure> {
+        if self.draining {
+            return Err(Failure::rejected(Code::NotReady, "the server is stopping"));
+        }
+        self.check_level(request)?;
+        if self.level_of(request) > Level::Local && !self.has_majority(now.mono) {
+            return Err(Failure::rejected(Code::Minority, "too few voters can be reached"));
+        }
+        if self.waiting.len() >= self.config.caps.waiting {
+            return Err(Failure::rejected(Code::Full, "too many writes wait for the other servers"));
+        }
+        self.check_store()
     }
 
     /// What a valid write asks for: an event, or something that exists already.
@@ -218,14 +217,14 @@ impl Server {
     ) -> Arc<Event> {
         let seq = self.log.held().get(&self.origin) + 1;
         let id = EventId { origin: self.origin.clone(), seq };
-        let prev = body.topic().and_then(|topic| self.state.head(&self.config.name, &topic).cloned());
+        let prev = body.topic().and_then(|topic| self.own.head(&topic).cloned());
         let clock = self.clock.tick();
         let timestamp = self.wall_now(now).timestamp();
         let event = Arc::new(Event { id, clock, prev, message_id, timestamp, body });
         let offer = self.log.offer(&event.id);
         debug_assert_eq!(offer, Offer::Accept, "own numbers have no gaps");
         self.state.apply(&event);
-        self.own_events.advance(&event.id);
+        self.own.note(&event, Some(&self.origin));
         out.push(Effect::Append(event.clone()));
         self.turn.own.push(event.clone());
         event
@@ -241,9 +240,13 @@ impl Server {
         id: MessageId,
         out: &mut Vec<Effect>,
     ) {
-        let level = request.ext.level.unwrap_or(self.config.default_level());
+        let level = self.level_of(&request);
         if self.reached(&event, level) {
             return self.acknowledge_now(now, to, &request, event, id, level, out);
+        }
+        if self.waiting.len() >= self.config.caps.waiting {
+            let failure = Failure::unknown(Code::Full, "it is written, and too many writes wait for the other servers");
+            return self.refuse(now, to, &request, failure, out);
         }
         let deadline = now.mono + self.config.timing.write;
         self.waiting.insert(event, Wait { to, level, deadline, request, id });
@@ -290,11 +293,18 @@ impl Server {
         self.log.note(name, durable);
         if let Some(peer) = self.peers.get_mut(name) {
             peer.acked = peer.acked.max(durable.get(&self.origin));
+            // What it has from elsewhere need not be sent.
+            peer.skip_to(durable.get(&self.origin));
         }
+        self.recheck_waiting(now, durable, out);
+    }
+
+    /// Acknowledges those of the waiting writes up to a position that have reached their level.
+    pub(super) fn recheck_waiting(&mut self, now: Now, upto: &dsv2_core::Position, out: &mut Vec<Effect>) {
         if self.waiting.is_empty() {
             return;
         }
-        for (origin, upto) in durable.iter() {
+        for (origin, upto) in upto.iter() {
             let mut waiting = std::mem::take(&mut self.waiting);
             let reached = waiting.reached(origin, upto, |event, level| self.reached(event, level));
             self.waiting = waiting;

@@ -169,9 +169,12 @@ impl Session {
 
     /// No server that can be reached has all that the session has seen: it may be on one that is gone. Rather than to
     /// stand still, the session goes on without the promise to read that again.
+    ///
+    /// A question that named more than the session has seen (a topic's, whose predecessor is missing) says nothing about
+    /// that: the topic itself asks again without it.
     fn go_without(&mut self, id: u64, out: &mut Vec<Effect>) {
-        let carried = self.calls.get(id).is_some_and(|call| call.request.ext.position.is_some());
-        if carried && !self.token.is_empty() {
+        let carried = self.calls.get(id).and_then(|call| call.request.ext.position.as_ref());
+        if carried.is_some_and(|position| self.token.covers(position)) && !self.token.is_empty() {
             let forgotten = std::mem::take(&mut self.token);
             out.push(Effect::Log(Note::Behind(forgotten)));
         }

@@ -125,6 +125,9 @@ impl World {
 
     pub(super) fn start_reference(&mut self, wiped: bool) {
         if wiped {
+            if self.kept_ranks.is_none() {
+                self.kept_ranks = self.nodes.iter().map(|node| node.rank).collect();
+            }
             self.ranks.clear();
         }
         let config = ReferenceConfig { ranks: self.ranks.clone(), ..ReferenceConfig::default() };

@@ -66,6 +66,13 @@ impl World {
             if !machine.is_ready() {
                 return Some("a server is not ready".to_owned());
             }
+            if !self
+                .ranks
+                .iter()
+                .any(|record| Some(record.rank) == machine.rank() && record.name == machine.origin().server)
+            {
+                return Some(format!("the reference does not know {} by its rank", machine.origin().server));
+            }
         }
         None
     }
@@ -90,6 +97,12 @@ impl World {
     pub(super) fn judge(&mut self) {
         if let Some(why) = self.unsettled() {
             self.broken(format!("it is not over: {why}"));
+        }
+        for (node, kept) in self.nodes.iter().zip(self.kept_ranks.iter().flatten()) {
+            if node.rank != Some(*kept) {
+                let why = format!("server {} had rank {kept}, and has {:?}", node.index, node.rank);
+                self.report.violations.push(why);
+            }
         }
         for client in &self.clients {
             for why in client.program().verdict() {

@@ -26,6 +26,8 @@ pub(super) struct Node {
     pub(super) process: Option<Process>,
     /// What is on its disk for certain.
     pub(super) durable: Position,
+    /// Its rank, as its disk has it.
+    pub(super) rank: Option<u64>,
     /// The highest clock that it has shown to anybody, in all of its lives.
     pub(super) shown: Clock,
 }
@@ -60,6 +62,7 @@ impl Node {
             life: 0,
             process: None,
             durable: Position::default(),
+            rank: None,
             shown: Clock::ZERO,
         }
     }
@@ -98,6 +101,7 @@ impl Node {
             false => meta.clock_limit,
         };
         config.epoch = Epoch { number: meta.epoch, node: NodeId(meta.epoch_owner.unwrap_or(0)) };
+        config.rank = meta.rank;
         config.vote = meta.vote.map_or(Epoch::ZERO, |vote| Epoch { number: vote.epoch, node: NodeId(vote.candidate) });
         self.life += 1;
         #[cfg_attr(not(feature = "planted"), allow(unused_mut, reason = "nothing is planted"))]
@@ -159,6 +163,7 @@ impl Process {
             meta.clock_limit = saved.clock_limit;
             meta.epoch = saved.epoch;
             meta.epoch_owner = Some(saved.epoch_owner);
+            meta.rank = saved.rank;
             meta.vote =
                 (saved.vote.number > 0).then_some(Vote { epoch: saved.vote.number, candidate: saved.vote.node.0 });
             self.store.save_meta(&meta).map_err(|e| e.to_string())?;

@@ -121,6 +121,7 @@ impl World {
         reads.into_iter().for_each(|(token, read)| self.read(server, life, token, read));
         free.into_iter().for_each(|effect| self.carry_out(server, life, effect));
         if let Some(saved) = saved {
+            self.nodes[server].rank = saved.rank;
             self.input(server, life, Input::Saved(saved));
         }
         // What was committed meanwhile waits for a sync of its own.

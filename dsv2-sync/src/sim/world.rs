@@ -84,6 +84,8 @@ pub(super) struct World {
     pub(super) proxies: Vec<Proxy>,
     pub(super) reference: Option<Reference>,
     pub(super) ranks: Vec<RankRecord>,
+    /// What ranks the servers had when the reference lost its disk first, if all of them had one: they keep those.
+    pub(super) kept_ranks: Option<Vec<u64>>,
     pub(super) report: SimReport,
     pub(super) network: Network,
     pub(super) broker_links: BTreeMap<u64, BrokerLink>,
@@ -142,6 +144,7 @@ impl World {
             proxies: (0..count(config.proxies)).map(|_| Proxy::default()).collect(),
             reference: None,
             ranks: Vec::new(),
+            kept_ranks: None,
             voters,
             lost: BTreeSet::new(),
             network: Network::default(),
