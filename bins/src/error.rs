@@ -11,8 +11,7 @@ use dsv2_net::{BindError, Endpoint};
 use dsv2_store::StoreError;
 
 /// The table of exit codes, for `--help`.
-pub const EXIT_CODES: &str =
-    "Exit codes: 0 done · 1 failed · 2 wrong usage or configuration · 3 no answer in time · 4 a check failed";
+pub const EXIT_CODES: &str = "Exit codes: 0 done · 1 failed · 2 wrong usage or configuration · 3 no answer in time · 4 a check failed · 130 ended by a second Ctrl-C";
 
 /// Why a program ends with a code other than 0.
 #[derive(Debug, thiserror::Error)]

@@ -42,7 +42,12 @@ impl HasCommon for ToolArgs {
     }
 
     fn log(&self) -> Option<&'static str> {
-        matches!(self.tool, Tool::Up(_)).then_some("info")
+        match self.tool {
+            Tool::Up(_) => Some("info"),
+            // Its disks break all the time.
+            Tool::Sim(_) => Some("error"),
+            _ => None,
+        }
     }
 }
 

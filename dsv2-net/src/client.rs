@@ -58,6 +58,7 @@ use std::time::Duration;
 use dsv2_core::{ChannelName, Failure, NameError, StatusReport, UserName};
 use dsv2_sync::session::{Answer, CallOptions, Command};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 
 pub use builder::ClientBuilder;
 pub use dsv2_core::{Format, IdempotencyKey, Level};
@@ -86,6 +87,10 @@ pub struct Client {
 struct About {
     user: Option<UserName>,
     message_cap_bytes: usize,
+    /// When the client ends, once somebody drains it.
+    until: watch::Sender<Option<Instant>>,
+    /// What the drain brought.
+    report: watch::Receiver<Option<DrainReport>>,
 }
 
 /// How a client is at the moment.
@@ -215,11 +220,25 @@ impl Client {
     ///
     /// Not cancel-safe: if it is dropped, the client ends all the same.
     pub async fn drain(&self, within: Duration) -> DrainReport {
-        let (answer, report) = oneshot::channel();
-        if self.asks.send(Ask::Drain { within, answer }).await.is_err() {
+        if self.asks.is_closed() {
             return DrainReport::default();
         }
-        report.await.unwrap_or_default()
+        let until = Instant::now() + within.min(Duration::from_secs(86_400));
+        self.about.until.send_if_modified(|end| {
+            let earlier = end.is_none_or(|end| until < end);
+            *end = if earlier { Some(until) } else { *end };
+            earlier
+        });
+        let mut report = self.about.report.clone();
+        // What is begun before comes first; but where the queue is full, the end comes at its time all the same.
+        let reported = async { report.wait_for(Option::is_some).await.ok().and_then(|report| *report) };
+        let asked = self.asks.send(Ask::Drain);
+        let (mut reported, mut asked) = (std::pin::pin!(reported), std::pin::pin!(asked));
+        tokio::select! {
+            report = &mut reported => return report.unwrap_or_default(),
+            _closed = &mut asked => {}
+        }
+        reported.await.unwrap_or_default()
     }
 
     /// Makes a call and waits for its answer.

@@ -62,6 +62,19 @@ impl Endpoint {
         Self::Tcp { host: host.into(), port }
     }
 
+    /// Whether it is every address of the machine, where one can listen and nobody can be told to come.
+    ///
+    /// ```
+    /// use dsv2_net::Endpoint;
+    /// assert!(Endpoint::tcp("*", 5560).is_wildcard() && Endpoint::tcp("::", 5560).is_wildcard());
+    /// assert!(!Endpoint::tcp("127.0.0.1", 5560).is_wildcard());
+    /// ```
+    #[must_use]
+    pub fn is_wildcard(&self) -> bool {
+        let Self::Tcp { host, .. } = self else { return false };
+        host == "*" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_unspecified())
+    }
+
     /// An in-process endpoint.
     #[must_use]
     pub fn memory(name: impl Into<String>) -> Self {

@@ -139,6 +139,11 @@ impl Server {
         if let Some(name) = remember_name(&options, store.as_mut())? {
             options.name = name;
         }
+        if options.link.is_wildcard() && options.advertise.is_none() {
+            let text =
+                format!("others cannot be told to come to {}: say with `advertise` where they reach it", options.link);
+            return Err(ServerError::Fatal(text));
+        }
         let router = Router::bind(&options.link, Limits::default()).await?;
         let link = router.endpoint().clone();
         options.link = link.clone();

@@ -183,6 +183,12 @@ impl State {
         self.conflicts.iter().map(String::as_str)
     }
 
+    /// Whether a name is user and channel at once.
+    #[must_use]
+    pub fn is_conflict(&self, name: &str) -> bool {
+        self.conflicts.contains(name)
+    }
+
     /// How many events it holds.
     #[must_use]
     pub fn events(&self) -> u64 {

@@ -13,12 +13,14 @@ struct Rig {
     session: Session,
     now: Now,
     out: Vec<Effect>,
+    /// The identities of the writes that it sent, by the request's number.
+    named: std::collections::BTreeMap<u64, MessageId>,
 }
 
 impl Rig {
     fn new(config: SessionConfig) -> Self {
         let now = Now { mono: Mono::from_ms(1_000), wall: Wall::from_ms(1_795_407_353_924) };
-        Self { session: Session::new(config), now, out: Vec::new() }
+        Self { session: Session::new(config), now, out: Vec::new(), named: std::collections::BTreeMap::new() }
     }
 
     /// A session of `ana`, logged in at a server of ours.
@@ -63,8 +65,9 @@ impl Rig {
             }
             _ => None,
         };
-        let sent = self.out.iter().filter_map(sends).collect();
+        let sent: Vec<(u64, Request)> = self.out.iter().filter_map(sends).collect();
         self.out.retain(|effect| !matches!(effect, Effect::Send { .. }));
+        self.named.extend(sent.iter().filter_map(|(number, request)| Some((*number, request.message_id()?))));
         sent
     }
 
@@ -107,7 +110,7 @@ impl Rig {
 
     /// Acknowledges a write as event `seq` of server s1.
     fn done(&mut self, request: u64, seq: u64) {
-        let id = MessageId::Foreign(u128::from(seq));
+        let id = self.named.get(&request).cloned().unwrap_or(MessageId::Foreign(u128::from(seq)));
         let receipt = Receipt { id, event: event("s1", seq), level: Level::Local };
         self.reply(request, "publish", 100 + seq, None, ReplyBody::Done(Some(receipt)));
     }
@@ -519,4 +522,17 @@ fn what_no_server_has_is_waited_for_once_and_then_gone_without() {
     assert!(matches!(rig.answers()[..], [(1, Ok(_))]));
     rig.call(2, Command::Users);
     assert!(rig.sent_one().1.ext.position.is_some(), "what is seen from then on counts again");
+}
+
+/// A reply that was meant for somebody else must not acknowledge anything.
+#[test]
+fn a_receipt_for_another_message_acknowledges_nothing() {
+    let mut rig = Rig::logged_in();
+    rig.publish(1, "dev", "hi");
+    let (request, _) = rig.sent_one();
+    let receipt = Receipt { id: MessageId::Foreign(1), event: event("s1", 2), level: Level::Local };
+    rig.reply(request, "publish", 110, None, ReplyBody::Done(Some(receipt)));
+    assert!(rig.answers().is_empty(), "it goes on to ask");
+    rig.pass(60_000);
+    assert!(rig.answers().iter().all(|(_, result)| result.is_err()));
 }

@@ -1,8 +1,8 @@
 //! `dsv2-proxy`.
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use dsv2_net::Endpoint;
-use dsv2_net::engine::{Proxy, ProxyConfig};
+use dsv2_net::engine::{MatchMode, Proxy, ProxyConfig, SlowPolicy};
 
 use super::{list, ready};
 use crate::args::{Common, Part, Place};
@@ -22,10 +22,33 @@ pub struct ProxyArgs {
     /// Where subscribers connect to [default: tcp://127.0.0.1:5558]
     #[arg(long, value_name = "URL")]
     subscribers: Option<Endpoint>,
+    /// What a subscription matches: its own topic only, or every topic that begins with it, as libzmq has it
+    #[arg(long, value_name = "MODE", value_enum, default_value_t)]
+    matching: Matching,
+    /// What becomes of a message for a subscriber whose queue is full: it is left out, or the subscriber is disconnected
+    /// too, and so learns that it missed something
+    #[arg(long, value_name = "POLICY", value_enum, default_value_t)]
+    slow: Slow,
     #[command(flatten)]
     place: Place,
     #[command(flatten)]
     common: Common,
+}
+
+/// What a subscription matches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Matching {
+    #[default]
+    Exact,
+    Prefix,
+}
+
+/// What becomes of a message for a slow subscriber.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Slow {
+    #[default]
+    Drop,
+    Disconnect,
 }
 
 impl HasCommon for ProxyArgs {
@@ -42,7 +65,13 @@ pub async fn proxy(args: ProxyArgs) -> Result<(), Error> {
     let publishers = args.place.endpoint(args.publishers.as_ref(), Part::Publishers)?;
     let subscribers = args.place.endpoint(args.subscribers.as_ref(), Part::Subscribers)?;
     let mut shutdown = Shutdown::install()?;
-    let config = ProxyConfig { publishers: vec![publishers], subscribers: vec![subscribers], ..ProxyConfig::default() };
+    let config = ProxyConfig {
+        publishers: vec![publishers],
+        subscribers: vec![subscribers],
+        match_mode: if args.matching == Matching::Prefix { MatchMode::Prefix } else { MatchMode::Exact },
+        slow_policy: if args.slow == Slow::Disconnect { SlowPolicy::Disconnect } else { SlowPolicy::Drop },
+        ..ProxyConfig::default()
+    };
     let proxy = Proxy::bind(config).await?;
     ready(
         "proxy",

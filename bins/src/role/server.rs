@@ -95,7 +95,10 @@ impl ServerArgs {
         options.subscribe = self.place.peer(self.subscribe.as_ref(), Part::Subscribers)?;
         options.reference = self.place.peer(self.reference.as_ref(), Part::Reference)?;
         options.link = self.place.endpoint(self.link.as_ref(), Part::Link)?;
-        options.advertise = self.advertise;
+        options.advertise = match self.advertise {
+            None if options.link.is_wildcard() => Some(by_host_name(&options.link)?),
+            given => given,
+        };
         options.voters = self.voters.into_iter().collect();
         options.format = self.serde;
         options.level = self.level;
@@ -103,6 +106,16 @@ impl ServerArgs {
         options.election = self.election;
         options.drain = Duration::from_secs(self.drain);
         Ok(options)
+    }
+}
+
+/// A link that listens on every address is told to others by the name of this host: containers find each other so.
+fn by_host_name(link: &Endpoint) -> Result<Endpoint, Error> {
+    match (link, host::name()) {
+        (Endpoint::Tcp { port, .. }, Some(host)) if *port > 0 => Ok(Endpoint::tcp(host, *port)),
+        _ => Err(Error::Usage(format!(
+            "others cannot be told to come to {link}: say with --advertise where they reach it"
+        ))),
     }
 }
 

@@ -15,6 +15,7 @@ use crate::load::{Load, Plan, Subscriber};
 use crate::parts::{Part, Parts};
 use crate::verdict;
 
+const SERVERS: [Part; 3] = [Part::Server(0), Part::Server(1), Part::Server(2)];
 static CHANNELS: [&str; 3] = ["dev", "ops", "geral"];
 /// A campaign that stands still for so long has failed.
 const STANDSTILL: Duration = Duration::from_secs(60);
@@ -23,16 +24,23 @@ const AWAY_MS: u64 = 1_200;
 
 #[test]
 fn servers_are_killed_at_random_under_load_and_nothing_acknowledged_is_lost() {
-    campaign("servers", &[Part::Server(0), Part::Server(1), Part::Server(2)]);
+    campaign("servers", &SERVERS, Level::Quorum, setting("DSV2_KILL_MESSAGES", 20_000));
+}
+
+/// `local` is safe from a kill, since the disk stays; `all` waits for whoever is away.
+#[test]
+fn the_same_holds_at_the_other_levels() {
+    let messages = setting("DSV2_KILL_MESSAGES", 20_000) / 5;
+    campaign("servers, at local", &SERVERS, Level::Local, messages);
+    campaign("servers, at all", &SERVERS, Level::All, messages);
 }
 
 #[test]
 fn every_part_is_killed_at_random_under_load_and_nothing_acknowledged_is_lost() {
-    let servers = [Part::Server(0), Part::Server(1), Part::Server(2)];
     let middle = [Part::Broker, Part::Proxy, Part::Reference];
     // Those in the middle as often as all servers together twice.
-    let victims: Vec<Part> = middle.iter().cycle().take(6).chain(&servers).copied().collect();
-    campaign("all parts", &victims);
+    let victims: Vec<Part> = middle.iter().cycle().take(6).chain(&SERVERS).copied().collect();
+    campaign("all parts", &victims, Level::Quorum, setting("DSV2_KILL_MESSAGES", 20_000));
 }
 
 /// A number from the environment, or another one.
@@ -48,8 +56,8 @@ pub(crate) fn seed(name: &str) -> u64 {
     seed
 }
 
-fn campaign(what: &str, victims: &[Part]) {
-    let messages = usize::try_from(setting("DSV2_KILL_MESSAGES", 20_000)).expect("a count");
+fn campaign(what: &str, victims: &[Part], level: Level, messages: u64) {
+    let messages = usize::try_from(messages).expect("a count");
     let random = SplitMix::new(seed("DSV2_KILL_SEED"));
     let began = Instant::now();
     let place = Place::new();
@@ -65,7 +73,7 @@ fn campaign(what: &str, victims: &[Part]) {
     for (name, from) in first {
         subscribers.push(load.subscribe(name, &broker, &proxy, &CHANNELS, from));
     }
-    let plan = Plan { writers: 4, in_flight: 1_000, messages, level: Level::Quorum, channels: &CHANNELS };
+    let plan = Plan { writers: 4, in_flight: 1_000, messages, level, channels: &CHANNELS };
     load.write("w", &broker, &proxy, plan);
     let loaded = Instant::now();
     let mut killer = Killer { parts, random, away: Vec::new(), kills: 0, restarts: 0, slowest: Duration::ZERO };

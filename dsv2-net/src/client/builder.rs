@@ -9,7 +9,7 @@ use dsv2_sync::session::{CallOptions, Command, Session, SessionConfig};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 
-use super::driver::{Driver, Places};
+use super::driver::{Driver, End, Places};
 use super::{About, CallError, Client, ClientState, ConnectError};
 use crate::endpoint::{Endpoint, EndpointError};
 use crate::engine::Heartbeat;
@@ -152,8 +152,12 @@ impl ClientBuilder {
         self.ports.identity = Bytes::new();
         let (asks, inbox) = mpsc::channel(self.session.in_flight.clamp(16, 4_096));
         let (state_sender, state) = watch::channel(ClientState::default());
-        let driver = Driver::new(Session::new(self.session), places, inbox, state_sender)?;
-        let about = Arc::new(About { user: user.clone(), message_cap_bytes: self.message_cap_bytes });
+        let (until, ends) = watch::channel(None);
+        let (reported, report) = watch::channel(None);
+        let end = End { until: ends, report: reported };
+        let driver = Driver::new(Session::new(self.session), places, inbox, state_sender, end)?;
+        let message_cap_bytes = self.message_cap_bytes;
+        let about = Arc::new(About { user: user.clone(), message_cap_bytes, until, report });
         let client = Client { asks, state, about };
         tokio::spawn(driver.run());
         client.begin(user, self.connect_timeout).await?;

@@ -42,7 +42,7 @@ pub(super) enum Ask {
     /// A subscription.
     Subscribe { command: Command, options: CallOptions, answer: oneshot::Sender<Result<Established, Failure>> },
     /// The end, once everything is answered.
-    Drain { within: Duration, answer: oneshot::Sender<DrainReport> },
+    Drain,
 }
 
 /// The task.
@@ -66,6 +66,7 @@ pub(super) struct Driver {
     /// Messages that found no room in the port.
     outgoing: VecDeque<Message>,
     state: watch::Sender<ClientState>,
+    end: End,
     ending: Option<Ending>,
     over: bool,
 }
@@ -84,10 +85,19 @@ struct Opening {
     batches: mpsc::UnboundedReceiver<Vec<Item>>,
 }
 
+/// Somebody drains the client.
 struct Ending {
     until: Instant,
-    answer: oneshot::Sender<DrainReport>,
     report: DrainReport,
+    /// What was begun before has been taken; from here on calls are refused.
+    refuses: bool,
+}
+
+/// How a client's handles tell its task to end, and learn what came of it.
+#[derive(Debug)]
+pub(super) struct End {
+    pub(super) until: watch::Receiver<Option<Instant>>,
+    pub(super) report: watch::Sender<Option<DrainReport>>,
 }
 
 impl Driver {
@@ -96,6 +106,7 @@ impl Driver {
         places: Places,
         asks: mpsc::Receiver<Ask>,
         state: watch::Sender<ClientState>,
+        end: End,
     ) -> Result<Self, PortError> {
         let clocks = Clocks::start();
         Ok(Self {
@@ -113,6 +124,7 @@ impl Driver {
             spare: Vec::new(),
             outgoing: VecDeque::new(),
             state,
+            end,
             ending: None,
             over: false,
         })
@@ -140,6 +152,10 @@ impl Driver {
                     self.now = self.clocks.now();
                     self.over |= count == 0;
                     self.backlog.extend(asks.drain(..));
+                }
+                Ok(()) = self.end.until.changed() => {
+                    self.now = self.clocks.now();
+                    self.drained_until();
                 }
                 () = self.wake.notified() => {
                     self.now = self.clocks.now();
@@ -172,7 +188,19 @@ impl Driver {
     }
 
     fn takes_asks(&self) -> bool {
-        self.backlog.is_empty() && self.outgoing.is_empty() && (self.session.accepts() || self.ending.is_some())
+        self.backlog.is_empty() && self.outgoing.is_empty() && (self.session.accepts() || self.refuses())
+    }
+
+    fn refuses(&self) -> bool {
+        self.ending.as_ref().is_some_and(|ending| ending.refuses)
+    }
+
+    /// Somebody set the moment at which the client ends, whatever is under way then and however much waits to be taken.
+    fn drained_until(&mut self) {
+        let Some(until) = *self.end.until.borrow_and_update() else { return };
+        let ending = Ending { until, report: DrainReport::default(), refuses: false };
+        let ending = self.ending.get_or_insert(ending);
+        ending.until = ending.until.min(until);
     }
 
     fn step(&mut self, input: Input) {
@@ -181,7 +209,7 @@ impl Driver {
 
     /// Hands calls to the session, as many as it accepts.
     fn take_asks(&mut self) {
-        while self.outgoing.is_empty() && (self.session.accepts() || self.ending.is_some()) {
+        while self.outgoing.is_empty() && (self.session.accepts() || self.refuses()) {
             let Some(ask) = self.backlog.pop_front() else { return };
             self.take_ask(ask);
             self.carry_out();
@@ -190,8 +218,8 @@ impl Driver {
 
     fn take_ask(&mut self, ask: Ask) {
         match ask {
-            Ask::Call { answerer, .. } if self.ending.is_some() => answerer.answer(Err(ended())),
-            Ask::Subscribe { answer, .. } if self.ending.is_some() => drop(answer.send(Err(ended()))),
+            Ask::Call { answerer, .. } if self.refuses() => answerer.answer(Err(ended())),
+            Ask::Subscribe { answer, .. } if self.refuses() => drop(answer.send(Err(ended()))),
             Ask::Call { command, options, answerer } => {
                 let token = self.answers.expect(answerer);
                 self.step(Input::Call { token, command, options });
@@ -206,9 +234,11 @@ impl Driver {
                 self.subscriptions.insert(token, Consuming { batches, consumer, batch: Vec::new(), opening });
                 self.step(Input::Call { token, command, options });
             }
-            Ask::Drain { within, answer } => {
-                let until = Instant::now() + within.min(Duration::from_secs(86_400));
-                self.ending.get_or_insert(Ending { until, answer, report: DrainReport::default() });
+            Ask::Drain => {
+                self.drained_until();
+                if let Some(ending) = &mut self.ending {
+                    ending.refuses = true;
+                }
             }
         }
     }
@@ -411,8 +441,8 @@ impl Driver {
 
     fn check_end(&mut self) {
         let Some(ending) = &self.ending else { return };
-        let answered = self.session.outstanding() == 0 && self.outgoing.is_empty() && self.backlog.is_empty();
-        self.over |= answered || ending.until <= Instant::now();
+        let idle = self.session.outstanding() == 0 && self.outgoing.is_empty() && self.backlog.is_empty();
+        self.over |= (ending.refuses && idle) || ending.until <= Instant::now();
     }
 
     async fn end(mut self) {
@@ -425,18 +455,14 @@ impl Driver {
             self.backlog.push_back(ask);
         }
         let asks = std::mem::take(&mut self.backlog);
-        let mut ending = self.ending.take();
         for ask in asks {
             match ask {
                 Ask::Call { answerer, .. } => answerer.answer(Err(ended())),
                 Ask::Subscribe { answer, .. } => drop(answer.send(Err(ended()))),
-                Ask::Drain { answer, .. } => drop(answer.send(DrainReport::default())),
+                Ask::Drain => {}
             }
         }
-        if let Some(ending) = ending.take() {
-            // Who asked may be gone.
-            let _ = ending.answer.send(ending.report);
-        }
+        self.end.report.send_replace(Some(self.ending.map(|ending| ending.report).unwrap_or_default()));
     }
 }
 

@@ -41,7 +41,8 @@ pub(super) async fn run(
 
 /// Where the answer to a request goes.
 enum Route {
-    Broker(Envelope),
+    /// By the broker, on the connection of that number: no later one knows the envelope.
+    Broker(u64, Envelope),
     Accepted(PeerId, Envelope),
 }
 
@@ -72,6 +73,8 @@ struct Life {
     backlog: VecDeque<Message>,
     /// Whether the broker understands `_dsv2` messages.
     broker_knows_us: bool,
+    /// Numbers the connections to the broker.
+    broker_connection: u64,
     ready: bool,
     /// Until when answers may wait for a full disk.
     patience: Option<Instant>,
@@ -127,6 +130,7 @@ impl Life {
             questions,
             backlog: VecDeque::new(),
             broker_knows_us: false,
+            broker_connection: 0,
             ready: false,
             patience: None,
             routes: HashMap::new(),
@@ -296,7 +300,11 @@ impl Life {
 
     fn carry_out(&mut self, out: Out) {
         match out {
-            Out::Reply(Route::Broker(envelope), body, _) => self.answer(envelope.wrap(&body)),
+            Out::Reply(Route::Broker(connection, envelope), body, _) => {
+                if connection == self.broker_connection {
+                    self.answer(envelope.wrap(&body));
+                }
+            }
             Out::Reply(Route::Accepted(peer, envelope), body, _) => {
                 let _gone = self.router.send(peer, &envelope.wrap(&body)).is_err();
             }
@@ -348,6 +356,7 @@ impl Life {
             }
             PortEvent::Down { .. } => {
                 self.broker_knows_us = false;
+                self.broker_connection += 1;
                 self.backlog.clear();
             }
             PortEvent::Writable => {
@@ -360,7 +369,7 @@ impl Life {
             }
             PortEvent::Message(message) => {
                 if let Some((envelope, body)) = Envelope::split(&message) {
-                    self.request(Route::Broker(envelope), &body);
+                    self.request(Route::Broker(self.broker_connection, envelope), &body);
                 }
             }
             PortEvent::Unreachable { .. } => {}

@@ -179,8 +179,8 @@ enum Phase {
     Voting { until: Mono, ballot: Epoch, sent: Mono, grants: BTreeSet<ServerName> },
     /// It leads: when the next heartbeat is due, and the sending of the last message that each other voter answered.
     Leading { beat: Mono, answered: BTreeMap<ServerName, Mono> },
-    /// It found no majority, or gave up; it asks again then.
-    Resting { until: Mono },
+    /// It found no majority, or gave up; it asks again then. Who lost a ballot waits for that in any case.
+    Resting { until: Mono, lost: bool },
 }
 
 /// A server's part in the Bully algorithm with a quorum.
@@ -433,7 +433,7 @@ impl QuorumBully {
                 self.elect(now, false, out);
             }
             Phase::Voting { until, .. } if now >= *until => self.withdraw(now, out),
-            Phase::Resting { until } if now >= *until => self.elect(now, false, out),
+            Phase::Resting { until, .. } if now >= *until => self.elect(now, false, out),
             Phase::Leading { beat, .. } if now >= *beat => self.beat(now, out),
             _ => {}
         }
@@ -478,7 +478,7 @@ impl Machine for QuorumBully {
             Phase::Asking { until, .. }
             | Phase::Promised { until, .. }
             | Phase::Voting { until, .. }
-            | Phase::Resting { until } => Some(*until),
+            | Phase::Resting { until, .. } => Some(*until),
             Phase::Leading { beat, .. } => Some(self.lease_end().map_or(*beat, |end| end.min(*beat))),
         }
     }

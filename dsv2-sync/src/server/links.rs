@@ -122,8 +122,7 @@ impl Server {
         if hello.voters != self.config.voters_digest() {
             return Some(format!("{name} and {} were given different lists of voters", self.config.name));
         }
-        let known = self.peers.by_name.get(name);
-        if known.is_none() && self.peers.by_name.len() >= self.config.caps.peers {
+        if !self.has_room_for(name) {
             return Some(format!("{} knows {} servers, and takes no more", self.config.name, self.config.caps.peers));
         }
         None
@@ -171,6 +170,7 @@ impl Server {
     /// Takes a peer's word for who it is; yields whether it had no link before.
     fn introduce(&mut self, now: Now, hello: &LinkHello, out: &mut Vec<Effect>) -> bool {
         self.clock.observe(hello.clock);
+        self.make_room_for(&hello.name, out);
         let peer = self.peers.by_name.entry(hello.name.clone()).or_default();
         let first = peer.link().is_none();
         let unknown = peer.address.is_none();
@@ -217,7 +217,7 @@ impl Server {
                     if !self.planted.has(Bug::ClockNotMerged) {
                         self.clock.observe(event.clock);
                     }
-                    self.state.apply(event);
+                    self.apply(event, out);
                     if event.id.origin.server == self.config.name {
                         self.own.note(event, Some(&self.origin));
                     }

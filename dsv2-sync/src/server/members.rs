@@ -216,10 +216,10 @@ impl Server {
         node: Option<NodeId>,
         out: &mut Vec<Effect>,
     ) {
-        let known = self.peers.by_name.contains_key(name);
-        if !known && self.peers.by_name.len() >= self.config.caps.peers {
+        if !self.has_room_for(name) {
             return;
         }
+        self.make_room_for(name, out);
         let peer = self.peers.by_name.entry(name.clone()).or_default();
         peer.rank = rank.or(peer.rank);
         // What the link said is fresher than what a list says.
@@ -236,6 +236,29 @@ impl Server {
         }
         let link = self.peers.dial(name);
         out.push(Effect::Dial { link, address: address.unwrap_or_default().to_owned() });
+    }
+
+    /// Whether one more server can be known: a voter always, others as long as somebody else may be forgotten for it.
+    pub(super) fn has_room_for(&self, name: &ServerName) -> bool {
+        let known = self.peers.by_name.contains_key(name);
+        let full = self.peers.by_name.len() >= self.config.caps.peers;
+        known || !full || self.config.voters.contains(name) || self.to_forget().is_some()
+    }
+
+    fn to_forget(&self) -> Option<&ServerName> {
+        self.peers.forgettable(|name| !self.config.voters.contains(name))
+    }
+
+    /// Forgets a server that is not there for one that is new.
+    pub(super) fn make_room_for(&mut self, name: &ServerName, out: &mut Vec<Effect>) {
+        let full = self.peers.by_name.len() >= self.config.caps.peers;
+        if !full || self.peers.by_name.contains_key(name) {
+            return;
+        }
+        if let Some(forgotten) = self.to_forget().cloned() {
+            out.extend(self.peers.undial(&forgotten).map(Effect::HangUp));
+            self.peers.by_name.remove(&forgotten);
+        }
     }
 
     /// Somebody announced its link.

@@ -98,6 +98,12 @@ impl Peers {
         self.by_name.get_mut(name)
     }
 
+    /// A server that may be forgotten for a new one: nobody lists it, and no link leads to it.
+    pub(super) fn forgettable(&self, may_be: impl Fn(&ServerName) -> bool) -> Option<&ServerName> {
+        let absent = |name: &ServerName, peer: &Peer| !peer.listed && peer.link().is_none() && may_be(name);
+        self.by_name.iter().find(|(name, peer)| absent(name, peer)).map(|(name, _)| name)
+    }
+
     /// A number for a new dialled link to `name`.
     pub(super) fn dial(&mut self, name: &ServerName) -> u64 {
         let link = self.next_link;

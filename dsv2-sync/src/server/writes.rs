@@ -8,7 +8,7 @@ use dsv2_core::{
     ReplyBody, Request, RequestBody, ServerName, SessionId,
 };
 
-use super::io::{Effect, Outgoing};
+use super::io::{Effect, Note, Outgoing};
 use super::{ReplyTo, Server};
 use crate::planted::Bug;
 use crate::replication::{Offer, ReplicationLog};
@@ -223,11 +223,26 @@ impl Server {
         let event = Arc::new(Event { id, clock, prev, message_id, timestamp, body });
         let offer = self.log.offer(&event.id);
         debug_assert_eq!(offer, Offer::Accept, "own numbers have no gaps");
-        self.state.apply(&event);
+        self.apply(&event, out);
         self.own.note(&event, Some(&self.origin));
         out.push(Effect::Append(event.clone()));
         self.turn.own.push(event.clone());
         event
+    }
+
+    /// Folds an event into the state. A name that becomes user and channel at once by it is worth an alarm: it was made on
+    /// two sides of a partition.
+    pub(super) fn apply(&mut self, event: &Event, out: &mut Vec<Effect>) {
+        let name = match &event.body {
+            EventBody::UserLogin { user } => Some(user.as_str()),
+            EventBody::ChannelCreate { channel } => Some(channel.as_str()),
+            EventBody::Publish { .. } | EventBody::Message { .. } => None,
+        };
+        let new = name.filter(|name| !self.state.is_conflict(name));
+        self.state.apply(event);
+        if let Some(name) = new.filter(|name| self.state.is_conflict(name)) {
+            out.push(Effect::Log(Note::NameConflict(name.to_owned())));
+        }
     }
 
     /// Answers a write, once its event is as safe as asked for.

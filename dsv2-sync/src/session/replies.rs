@@ -22,7 +22,9 @@ impl Session {
         let (id, attempt) = Calls::locate(wire);
         // The call may have been answered by another attempt.
         let Some(call) = self.calls.get(id) else { return };
-        match Reply::decode(call.request.body.service(), body, &self.config.limits) {
+        let decoded = Reply::decode(call.request.body.service(), body, &self.config.limits)
+            .and_then(|reply| if is_anothers(call, &reply) { Err(STRAY.to_owned()) } else { Ok(reply) });
+        match decoded {
             Ok(reply) => {
                 self.learn(now, &reply, out);
                 if self.is_to_be_left(now, id) {
@@ -235,6 +237,16 @@ impl Session {
             mix(self.config.random as u64 ^ id.rotate_left(32) ^ u64::from(call.refusals)) % (pause_ms / 2 + 1);
         self.calls.pause(id, now.mono + Duration::from_millis(pause_ms - jitter));
     }
+}
+
+const STRAY: &str = "the receipt is for another message";
+
+/// Whether a receipt names another message than the call's: something between here and there has mixed up replies.
+fn is_anothers(call: &Call, reply: &Reply) -> bool {
+    let ReplyBody::Done(Some(receipt)) = &reply.body else { return false };
+    // A user or a channel may have been made by somebody else.
+    let named = matches!(call.request.body, RequestBody::Publish { .. } | RequestBody::Message { .. });
+    named && call.request.message_id().is_some_and(|id| id != receipt.id)
 }
 
 /// Whether the same request may do better later, or elsewhere.

@@ -106,9 +106,10 @@ impl Undeliverable {
 }
 
 impl Hub {
-    pub(super) fn new(config: DispatchConfig) -> Self {
+    /// `generation` should be random: see [`Dispatch::starting_at`].
+    pub(super) fn new(config: DispatchConfig, generation: u32) -> Self {
         Self {
-            dispatch: Dispatch::new(config, 0),
+            dispatch: Dispatch::new(config, 0).starting_at(generation),
             clients: Vec::new(),
             servers: Vec::new(),
             effects: Vec::new(),

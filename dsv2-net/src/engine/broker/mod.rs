@@ -43,6 +43,7 @@ use super::dispatch::{ClientId, DispatchConfig, Pace};
 use super::proxy::end;
 use super::{Connection, Counters, DrainReport, Limits, Listener, LocalSocket, Outbox, PeerInfo};
 use crate::endpoint::{BindError, Endpoint};
+use crate::time::random_u64;
 use crate::zmtp::{Batch, SocketType};
 
 /// First frame of a server's control message.
@@ -120,7 +121,8 @@ impl Broker {
     /// See [`BindError`]; nothing stays bound.
     pub async fn bind(config: BrokerConfig, refuser: Arc<dyn Refuser>) -> Result<Self, BindError> {
         let shared = Arc::new(Shared {
-            hub: Mutex::new(Hub::new(config.dispatch.clone())),
+            // Without randomness late replies to an earlier broker are told apart by the server's side only.
+            hub: Mutex::new(Hub::new(config.dispatch.clone(), random_u64().unwrap_or(0) as u32)),
             started: Instant::now(),
             rearm: Notify::new(),
             refuser,

@@ -293,6 +293,14 @@ impl Dispatch {
         }
     }
 
+    /// The same, whose routing frames begin with another number. Servers may still hold replies to a broker that was here
+    /// before; with a random number those find nobody.
+    #[must_use]
+    pub fn starting_at(mut self, generation: u32) -> Self {
+        (self.clients, self.servers) = (Slab::starting_at(generation), Slab::starting_at(generation));
+        self
+    }
+
     /// A client connected.
     pub fn client_joined(&mut self) -> ClientId {
         ClientId(self.clients.insert(Client::default()))

@@ -31,6 +31,8 @@ impl Key {
 pub(super) struct Slab<T> {
     entries: Vec<Entry<T>>,
     free: Vec<u32>,
+    /// The generation of new places.
+    first: u32,
 }
 
 #[derive(Debug)]
@@ -41,11 +43,16 @@ struct Entry<T> {
 
 impl<T> Default for Slab<T> {
     fn default() -> Self {
-        Self { entries: Vec::new(), free: Vec::new() }
+        Self::starting_at(0)
     }
 }
 
 impl<T> Slab<T> {
+    /// An empty one whose places begin with that generation.
+    pub(super) const fn starting_at(generation: u32) -> Self {
+        Self { entries: Vec::new(), free: Vec::new(), first: generation }
+    }
+
     pub(super) fn insert(&mut self, value: T) -> Key {
         if let Some(index) = self.free.pop() {
             let entry = &mut self.entries[index as usize];
@@ -53,8 +60,8 @@ impl<T> Slab<T> {
             return Key { index, generation: entry.generation };
         }
         let index = self.entries.len() as u32; // every user bounds its slab far below 2^32
-        self.entries.push(Entry { generation: 0, value: Some(value) });
-        Key { index, generation: 0 }
+        self.entries.push(Entry { generation: self.first, value: Some(value) });
+        Key { index, generation: self.first }
     }
 
     pub(super) fn get(&self, key: Key) -> Option<&T> {

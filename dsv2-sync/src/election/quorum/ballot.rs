@@ -65,7 +65,9 @@ impl QuorumBully {
         }
         if better {
             out.push(send(from, ok(self)));
-            if matches!(self.phase, Phase::Calm | Phase::Resting { .. }) {
+            // Who lost a ballot goes on resting: otherwise a third one's question brings candidates together again that had
+            // taken each other's votes.
+            if matches!(self.phase, Phase::Calm | Phase::Resting { lost: false, .. }) {
                 self.elect(now, false, out);
             }
         } else {
@@ -155,7 +157,7 @@ impl QuorumBully {
             if enough {
                 self.campaign(now, out);
             } else {
-                self.phase = Phase::Resting { until: now + self.config.answer() };
+                self.phase = Phase::Resting { until: now + self.config.answer(), lost: false };
             }
             return;
         }
@@ -269,7 +271,7 @@ impl QuorumBully {
         let Phase::Voting { ballot, .. } = self.phase else { return };
         let better = self.reachable_voters().iter().filter(|name| self.roster.is_better(name)).count();
         let rests = 1 + 2 * u32::try_from(better).unwrap_or(u32::MAX / 4);
-        self.phase = Phase::Resting { until: now + self.config.answer() * rests };
+        self.phase = Phase::Resting { until: now + self.config.answer() * rests, lost: true };
         self.free(now, ballot);
         self.tell_voters(&ElectionMessage::Resign { epoch: ballot }, out);
     }

@@ -45,7 +45,7 @@ impl QuorumBully {
     pub(super) fn give_up(&mut self, now: Mono, reason: ChangeReason, out: &mut Vec<ElectionEffect>) {
         let Some(reign) = self.reign.take_if(|reign| reign.who.name == self.roster.me) else { return };
         let epoch = reign.who.epoch;
-        self.phase = Phase::Resting { until: now + 2 * self.config.answer() };
+        self.phase = Phase::Resting { until: now + 2 * self.config.answer(), lost: false };
         self.free(now, epoch);
         out.push(ElectionEffect::Changed { old: Some(reign.who), new: None, reason });
         let message = ElectionMessage::Resign { epoch };
