@@ -11,6 +11,8 @@
 //! This crate does no I/O and reads no clock. `dsv2-store` keeps events, `dsv2-sync` decides about them, `dsv2-net`
 //! carries them.
 
+#![warn(clippy::disallowed_methods)]
+
 mod clock;
 mod codec;
 mod digest;

@@ -280,3 +280,26 @@ async fn servers_of_the_family_are_served_with_less() {
     let past = ana.subscribe(["dev"]).from(Cursor::Beginning).await;
     assert!(matches!(past, Err(client::SubscribeError::Failed(_))));
 }
+
+/// However much waits to be taken, a drain ends when it is to.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_ends_in_time_however_much_waits() {
+    let bench = Bench::start().await;
+    let client =
+        bench.describe().user("ana").session(|session| session.in_flight = 16).connect().await.expect("connects");
+    let dev = client.channel("dev");
+    dev.create().await.expect("created");
+    bench.broker.toggle();
+    let mut writes = Vec::new();
+    for n in 0..500 {
+        let write = dev.publish(n.to_string()).timeout(PATIENCE);
+        writes.push(tokio::spawn(async move { write.await }));
+    }
+    let began = std::time::Instant::now();
+    client.drain(Duration::from_millis(300)).await;
+    assert!(began.elapsed() < Duration::from_secs(5), "it took {:?}", began.elapsed());
+    for write in writes {
+        let answered = timeout(PATIENCE, write).await.expect("every call is answered").expect("no panic");
+        assert!(answered.is_err(), "nobody could answer: {answered:?}");
+    }
+}

@@ -12,6 +12,8 @@
 //! Everything here is a [`dsv2_core::Machine`] or a part of one: no I/O, no clock, no source of randomness. The driver in
 //! `dsv2-net` and the simulator in `sim` (feature `sim`) run the same machines.
 
+#![warn(clippy::disallowed_methods)]
+
 pub mod clock_sync;
 pub mod election;
 mod guard;

@@ -267,7 +267,9 @@ impl Fnv {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::replication::{Offer, ReplicationLog, VectorLog};
     use dsv2_core::{IdempotencyKey, Timestamp};
+    use proptest::prelude::*;
 
     fn event(server: &str, seq: u64, clock: u64, key: &str, text: &str) -> Event {
         Event {
@@ -319,5 +321,49 @@ mod tests {
             message: "a".into(),
         };
         assert_eq!(state.lookup(&other.message_id, &other.body), Lookup::New);
+    }
+
+    proptest! {
+        /// Replicas that take the same events, those of each origin in order and the origins in any order, are in the same
+        /// state, whatever they were sent twice.
+        #[test]
+        fn the_fold_commutes(
+            seed in proptest::collection::vec((0u64..3, 0u64..12, 0u64..4, 0u64..3), 1..60),
+            order in proptest::collection::vec((0usize..3, any::<bool>()), 0..400),
+        ) {
+            let mut origins: [Vec<Event>; 3] = Default::default();
+            for (origin, clock, key, text) in seed {
+                let seq = origins[origin as usize].len() as u64 + 1;
+                let mut event = event(&format!("s{origin}"), seq, clock + 3 * seq, &format!("k{key}"), &format!("t{text}"));
+                // Some are no messages but names, of users and channels that may be called alike.
+                match (clock + key) % 4 {
+                    0 => event.body = EventBody::UserLogin { user: format!("n{key}").parse().expect("a name") },
+                    1 => event.body = EventBody::ChannelCreate { channel: format!("n{key}").parse().expect("a name") },
+                    _ => {}
+                }
+                origins[origin as usize].push(event);
+            }
+            let (mut one, mut held) = (State::default(), dsv2_core::Position::default());
+            for event in origins.iter().flatten() {
+                one.apply(event);
+                held.advance(&event.id);
+            }
+            let (mut other, mut log) = (State::default(), VectorLog::new("s9".parse().expect("a name"), Position::default()));
+            let mut next = [0; 3];
+            let rest = (0..3).flat_map(|origin| std::iter::repeat_n((origin, false), origins[origin].len()));
+            for (origin, again) in order.into_iter().chain(rest.collect::<Vec<_>>()) {
+                // What was sent before may come once more; what comes too early is refused, and asked for.
+                let index = if again { next[origin] / 2 } else { next[origin] };
+                let Some(event) = origins[origin].get(index) else { continue };
+                if log.offer(&event.id) == Offer::Accept {
+                    other.apply(event);
+                    next[origin] += 1;
+                }
+            }
+            prop_assert_eq!(log.held(), &held);
+            prop_assert_eq!(other.digest(&held), one.digest(&held));
+            prop_assert_eq!(other.users().collect::<Vec<_>>(), one.users().collect::<Vec<_>>());
+            prop_assert_eq!(other.conflicts().collect::<Vec<_>>(), one.conflicts().collect::<Vec<_>>());
+        }
     }
 }

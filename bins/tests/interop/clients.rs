@@ -58,10 +58,13 @@ async fn foreign_clients_and_bots_use_our_cluster() {
             };
             client("client.py", "ana", &[]);
             client("client.py", "dea", &["--mode", "dealer", "--heartbeat-ivl", "100"]);
-            client("client.mjs", "bia", &[]);
+            client("client.mjs", "bia", &["--heartbeat-ivl", "100"]);
             for bot in ["bot.py", "bot.mjs"] {
-                let flags: Vec<&str> =
-                    at.iter().copied().chain(["--messages", "30", "--rate", "100", "--warm-up", "5"]).collect();
+                let flags: Vec<&str> = at
+                    .iter()
+                    .copied()
+                    .chain(["--messages", "30", "--rate", "100", "--warm-up", "5", "--heartbeat-ivl", "100"])
+                    .collect();
                 let told = Peer::start(bot, serde, &flags).ends();
                 let summary = told.iter().find(|event| event["event"] == "summary").expect("a summary");
                 assert_eq!(summary["acknowledged"], 30, "{summary}");

@@ -94,7 +94,8 @@ async fn a_foreign_server_serves_behind_our_broker_proxy_and_reference() {
         let (publish, sub) = (text(&at.publishers), text(&at.subscribers));
         let (back, front, reference) = (text(&at.servers), text(&at.clients), text(&at.reference));
         let flags = ["--broker", &back, "--proxy-pub", &publish, "--proxy-sub", &sub, "--reference", &reference];
-        let flags = [&["--name", "deles", "--list-interval", "0.5", "--strict"], &flags[..]].concat();
+        let flags =
+            [&["--name", "deles", "--list-interval", "0.5", "--heartbeat-ivl", "100", "--strict"], &flags[..]].concat();
         let mut server = Peer::start(&format!("server.{language}"), serde, &flags);
         server.wait("ready");
         server.wait("rank");

@@ -124,3 +124,16 @@ fn what_goes_wrong_has_a_code_and_a_reason() {
         assert!(finished.out.is_empty(), "{program} {args:?}: {finished:?}");
     }
 }
+
+#[test]
+fn logs_may_be_json() {
+    let place = Place::new();
+    let broker = place.start("dsv2-broker", &["--log-format", "json"]);
+    broker.expect("ready broker");
+    let path = place.log("dsv2-broker", &["--log-format", "json"]);
+    assert!(broker.stop("TERM").success());
+    let log = std::fs::read_to_string(path).expect("a log");
+    let lines: Vec<serde_json::Value> =
+        log.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|why| panic!("{line:?}: {why}"))).collect();
+    assert!(!lines.is_empty() && lines.iter().all(|line| line["level"].is_string() && line["message"].is_string()));
+}
