@@ -43,6 +43,52 @@ fn every_part_is_killed_at_random_under_load_and_nothing_acknowledged_is_lost() 
     campaign("all parts", &victims, Level::Quorum, setting("DSV2_KILL_MESSAGES", 20_000));
 }
 
+/// One server is ended by SIGKILL at any moment, and started again at once, over and over: it always starts, and has all
+/// that it acknowledged. `DSV2_KILL_CYCLES` sets how often; 500 if not told.
+#[test]
+fn a_server_is_killed_five_hundred_times() {
+    /// At most so many answers are waited for between two kills; what is in flight at a kill is answered after it.
+    const BETWEEN: u64 = 40;
+    const IN_FLIGHT: u64 = 40;
+    let cycles = setting("DSV2_KILL_CYCLES", 500);
+    let random = &mut SplitMix::new(seed("DSV2_KILL_SEED"));
+    let place = Place::new();
+    let mut parts = Parts::start_with(&place, 1, &[]);
+    let (broker, proxy) = (parts.endpoint(Part::Broker), parts.endpoint(Part::Proxy));
+    let mut load = Load::new();
+    let messages = usize::try_from(cycles * (BETWEEN + IN_FLIGHT)).expect("a count");
+    let plan = Plan { writers: 2, in_flight: IN_FLIGHT as usize, messages, level: Level::Local, channels: &CHANNELS };
+    load.write("w", &broker, &proxy, plan);
+    let (mut slowest, began) = (Duration::ZERO, Instant::now());
+    for _ in 0..cycles {
+        let due = load.ledger.answered() + usize::try_from(1 + random.below(BETWEEN)).expect("a count");
+        let since = Instant::now();
+        while load.ledger.answered() < due.min(messages) {
+            assert!(since.elapsed() < STANDSTILL, "nothing was answered for {STANDSTILL:?}");
+            std::thread::sleep(Duration::from_micros(100));
+        }
+        parts.kill(Part::Server(0));
+        let restarted = Instant::now();
+        parts.start_part(Part::Server(0));
+        slowest = slowest.max(restarted.elapsed());
+    }
+    load.finish();
+    parts.wait_until(1);
+    let dirs = parts.data();
+    parts.stop();
+    let folded = verdict::fold_equal(&dirs);
+    verdict::check_history("the log", &load.ledger, &folded.channels);
+    let (tally, lives) = (load.ledger.tally(), folded.position.len());
+    println!(
+        "{cycles} kills in {:.1} s, {lives} lives that wrote, {tally:?}, the slowest start {:.2} s, {} twins",
+        began.elapsed().as_secs_f32(),
+        slowest.as_secs_f32(),
+        folded.twins
+    );
+    assert!(tally.acknowledged * 20 > messages * 19, "{tally:?}");
+    assert!(lives as u64 * 10 > cycles * 9, "{lives} lives wrote: the load was over too early");
+}
+
 /// A number from the environment, or another one.
 pub(crate) fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
