@@ -69,9 +69,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let appended = Arc::new(AtomicU64::new(0));
     let store = Counting { inner: MemoryStore::new(Meta::new(1)), appended: appended.clone() };
     let mut options = ServerOptions::new("server1".parse()?);
-    options.broker = at("servers");
-    options.publish = at("publishers");
-    options.subscribe = at("subscribers");
+    options.brokers = vec![at("servers")];
+    options.publish = vec![at("publishers")];
+    options.subscribe = vec![at("subscribers")];
     options.reference = at("reference");
     options.link = at("link");
     let server = Server::start_with(options, Box::new(store)).await?;

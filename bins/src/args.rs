@@ -94,6 +94,17 @@ impl Place {
             endpoint => Ok(endpoint),
         }
     }
+
+    /// The endpoints that were given, each as [`Place::peer`], or the one of the place.
+    ///
+    /// # Errors
+    /// As [`Place::peer`].
+    pub fn peers(&self, given: &[Endpoint], part: Part) -> Result<Vec<Endpoint>, Error> {
+        if given.is_empty() {
+            return Ok(vec![self.peer(None, part)?]);
+        }
+        given.iter().map(|endpoint| self.peer(Some(endpoint), part)).collect()
+    }
 }
 
 /// A serialization, in any case of letters, as the seed's `SERDE` has it.

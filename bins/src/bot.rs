@@ -13,7 +13,6 @@ use dsv2_net::client::Cursor;
 use tokio::time::Instant;
 
 use crate::args::{self, Common, Part, Place};
-use crate::chat;
 use crate::cli::HasCommon;
 use crate::error::Error;
 use crate::sdk::{self, Options};
@@ -138,8 +137,8 @@ pub async fn bot(args: BotArgs) -> Result<(), Error> {
     let channels =
         if args.channels.is_empty() { vec![random_channel(random::bits()?)?] } else { args.channels.clone() };
     let options = Options {
-        brokers: chat::peers(&args.broker, &args.place, Part::Clients)?,
-        proxies: chat::peers(&args.proxy, &args.place, Part::Subscribers)?,
+        brokers: args.place.peers(&args.broker, Part::Clients)?,
+        proxies: args.place.peers(&args.proxy, Part::Subscribers)?,
         user: Some(user),
         format: args.serde,
         level: args.level,

@@ -128,8 +128,8 @@ impl HasCommon for ClientArgs {
 impl ClientArgs {
     fn options(&self) -> Result<Options, Error> {
         Ok(Options {
-            brokers: peers(&self.broker, &self.place, Part::Clients)?,
-            proxies: peers(&self.proxy, &self.place, Part::Subscribers)?,
+            brokers: self.place.peers(&self.broker, Part::Clients)?,
+            proxies: self.place.peers(&self.proxy, Part::Subscribers)?,
             user: self.user.clone(),
             format: self.serde,
             level: self.level,
@@ -140,14 +140,6 @@ impl ClientArgs {
     fn user(&self) -> Result<&UserName, Error> {
         self.user.as_ref().ok_or_else(|| Error::Usage("who are you? Say it with --user NAME".to_owned()))
     }
-}
-
-/// The endpoints that were given, or the one of the place.
-pub(crate) fn peers(given: &[Endpoint], place: &Place, part: Part) -> Result<Vec<Endpoint>, Error> {
-    if given.is_empty() {
-        return Ok(vec![place.peer(None, part)?]);
-    }
-    given.iter().map(|endpoint| place.peer(Some(endpoint), part)).collect()
 }
 
 /// Runs the client.

@@ -211,9 +211,9 @@ impl Cluster {
         for index in 0..options.servers {
             let mut server = ServerOptions::new(server_name(index)?);
             server.voters = (0..options.servers).map(server_name).collect::<Result<_, _>>()?;
-            server.broker = endpoints.servers.clone();
-            server.publish = endpoints.publishers.clone();
-            server.subscribe = endpoints.subscribers.clone();
+            server.brokers = vec![endpoints.servers.clone()];
+            server.publish = vec![endpoints.publishers.clone()];
+            server.subscribe = vec![endpoints.subscribers.clone()];
             server.reference = endpoints.reference.clone();
             server.link = wanted.part(5 + index, &format!("link{}", index + 1))?;
             server.data = options.data.as_ref().map(|dir| dir.join(server.name.as_str()));

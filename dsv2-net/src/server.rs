@@ -12,6 +12,7 @@
 //! # }
 //! ```
 
+mod brokers;
 mod envelope;
 mod links;
 mod log;
@@ -43,12 +44,12 @@ pub struct ServerOptions {
     pub name: ServerName,
     /// Its data directory; in memory only where there is none.
     pub data: Option<PathBuf>,
-    /// The broker's side for servers.
-    pub broker: Endpoint,
-    /// The proxy's side for publishers.
-    pub publish: Endpoint,
-    /// The proxy's side for subscribers.
-    pub subscribe: Endpoint,
+    /// The servers' side of every broker. It takes requests of all of them.
+    pub brokers: Vec<Endpoint>,
+    /// The publishers' side of every proxy. It publishes everything at all of them.
+    pub publish: Vec<Endpoint>,
+    /// The subscribers' side of every proxy.
+    pub subscribe: Vec<Endpoint>,
     /// The reference.
     pub reference: Endpoint,
     /// Where it listens for other servers; port 0 for any.
@@ -78,9 +79,9 @@ impl ServerOptions {
         Self {
             name,
             data: None,
-            broker: local(5556),
-            publish: local(5557),
-            subscribe: local(5558),
+            brokers: vec![local(5556)],
+            publish: vec![local(5557)],
+            subscribe: vec![local(5558)],
             reference: local(5559),
             link: local(5560),
             advertise: None,

@@ -110,7 +110,7 @@ async fn nothing_leaves_before_its_sync() {
     };
     let proxy = Proxy::bind(config).await.expect("free ports");
     let mut options = options("s1", &front, &reference, data.path());
-    options.publish = proxy.publisher_endpoints().next().expect("one").clone();
+    options.publish = vec![proxy.publisher_endpoints().next().expect("one").clone()];
     let at = proxy.subscriber_endpoints().next().expect("one").clone();
     let proxy = tokio::spawn(proxy.run(std::future::pending::<()>()));
     let mut subscriber = port::connect(Transport::Native, SocketKind::Sub, at, PortLimits::default()).expect("a port");

@@ -41,7 +41,7 @@ async fn one_server_answers_persists_and_remembers() {
     let mut front = Front::bind().await;
     let server = loop {
         let mut again = options.clone();
-        again.broker = front.endpoint();
+        again.brokers = vec![front.endpoint()];
         match Server::start(again).await {
             Ok(server) => break server,
             // The old one's disk thread ends a moment later.

@@ -51,15 +51,15 @@ pub struct ServerArgs {
     /// How many seconds it may take to finish what was begun when it is asked to end.
     #[arg(long, value_name = "SECONDS", default_value_t = 5)]
     drain: u64,
-    /// The broker's side for servers [default: tcp://127.0.0.1:5556]
-    #[arg(long, value_name = "URL", help_heading = "Place")]
-    broker: Option<Endpoint>,
-    /// The proxy's side for publishers [default: tcp://127.0.0.1:5557]
-    #[arg(long, value_name = "URL", help_heading = "Place")]
-    publish: Option<Endpoint>,
-    /// The proxy's side for subscribers [default: tcp://127.0.0.1:5558]
-    #[arg(long, value_name = "URL", help_heading = "Place")]
-    subscribe: Option<Endpoint>,
+    /// The broker's side for servers; of every broker, where there are several [default: tcp://127.0.0.1:5556]
+    #[arg(long, value_name = "URL", value_delimiter = ',', help_heading = "Place")]
+    broker: Vec<Endpoint>,
+    /// The proxy's side for publishers; of every proxy, where there are several [default: tcp://127.0.0.1:5557]
+    #[arg(long, value_name = "URL", value_delimiter = ',', help_heading = "Place")]
+    publish: Vec<Endpoint>,
+    /// The proxy's side for subscribers; of every proxy, where there are several [default: tcp://127.0.0.1:5558]
+    #[arg(long, value_name = "URL", value_delimiter = ',', help_heading = "Place")]
+    subscribe: Vec<Endpoint>,
     /// The reference [default: tcp://127.0.0.1:5559]
     #[arg(long, value_name = "URL", help_heading = "Place")]
     reference: Option<Endpoint>,
@@ -90,9 +90,9 @@ impl ServerArgs {
         };
         let mut options = ServerOptions::new(name);
         options.data = Some(self.data);
-        options.broker = self.place.peer(self.broker.as_ref(), Part::Servers)?;
-        options.publish = self.place.peer(self.publish.as_ref(), Part::Publishers)?;
-        options.subscribe = self.place.peer(self.subscribe.as_ref(), Part::Subscribers)?;
+        options.brokers = self.place.peers(&self.broker, Part::Servers)?;
+        options.publish = self.place.peers(&self.publish, Part::Publishers)?;
+        options.subscribe = self.place.peers(&self.subscribe, Part::Subscribers)?;
         options.reference = self.place.peer(self.reference.as_ref(), Part::Reference)?;
         options.link = self.place.endpoint(self.link.as_ref(), Part::Link)?;
         options.advertise = match self.advertise {

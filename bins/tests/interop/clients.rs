@@ -82,9 +82,9 @@ async fn both_serializations_share_one_cluster() {
     let cluster = Cluster::start(ClusterOptions::local(1, 0)).await.expect("starts");
     let at = cluster.endpoints();
     let mut options = ServerOptions::new("packed".parse().expect("a name"));
-    options.broker = at.servers.clone();
-    options.publish = at.publishers.clone();
-    options.subscribe = at.subscribers.clone();
+    options.brokers = vec![at.servers.clone()];
+    options.publish = vec![at.publishers.clone()];
+    options.subscribe = vec![at.subscribers.clone()];
     options.reference = at.reference.clone();
     options.format = Format::MsgPack;
     // A learner of the cluster: it forwards writes, and has the same history.

@@ -27,9 +27,9 @@ async fn under_foreign_middle(language: &str, serde: &str) {
     let mut servers = Vec::new();
     for name in ["nosso1", "nosso2"] {
         let mut options = ServerOptions::new(name.parse().expect("a name"));
-        options.broker = endpoint(&broker_at["backend"]);
-        options.publish = endpoint(&proxy_at["publishers"]);
-        options.subscribe = endpoint(&proxy_at["subscribers"]);
+        options.brokers = vec![endpoint(&broker_at["backend"])];
+        options.publish = vec![endpoint(&proxy_at["publishers"])];
+        options.subscribe = vec![endpoint(&proxy_at["subscribers"])];
         options.reference = endpoint(&reference_at["bind"]);
         options.link = Endpoint::loopback();
         options.format = format(serde);

@@ -43,6 +43,60 @@ fn every_part_is_killed_at_random_under_load_and_nothing_acknowledged_is_lost() 
     campaign("all parts", &victims, Level::Quorum, setting("DSV2_KILL_MESSAGES", 20_000));
 }
 
+/// With two brokers and two proxies nothing is there only once: whichever process is ended, clients go on within three
+/// seconds, and subscribers miss nothing and see nothing twice. `DSV2_DIE_MESSAGES` sets for how long.
+#[test]
+fn any_one_process_may_die_and_clients_go_on() {
+    const GO_ON_WITHIN: Duration = Duration::from_secs(3);
+    let messages = usize::try_from(setting("DSV2_DIE_MESSAGES", 60_000)).expect("a count");
+    let mut random = SplitMix::new(seed("DSV2_KILL_SEED"));
+    let place = Place::new();
+    let mut parts = Parts::start_twice(&place);
+    let both = |one, other| format!("{},{}", parts.endpoint(one), parts.endpoint(other));
+    let brokers = both(Part::Broker, Part::SecondBroker);
+    let proxies = both(Part::Proxy, Part::SecondProxy);
+    // Half of the clients begin at the other ones.
+    let turned = (both(Part::SecondBroker, Part::Broker), both(Part::SecondProxy, Part::Proxy));
+    let mut load = Load::new();
+    let guest = load.client(&brokers, &proxies, Some("guest"));
+    for channel in CHANNELS {
+        load.block_on(async { guest.channel(channel).create().await }).expect("a channel");
+    }
+    let subscribers = [
+        load.subscribe("from the beginning", &brokers, &proxies, &CHANNELS, Cursor::Beginning),
+        load.subscribe("live", &turned.0, &turned.1, &CHANNELS, Cursor::Last),
+    ];
+    let plan = Plan { writers: 2, in_flight: 100, messages: messages / 2, level: Level::Quorum, channels: &CHANNELS };
+    load.write("w", &brokers, &proxies, plan);
+    load.write("x", &turned.0, &turned.1, plan);
+    let mut kills = std::collections::BTreeMap::new();
+    while load.ledger.answered() < messages * 9 / 10 {
+        let running = parts.running();
+        let victim = running[random.below(running.len() as u64) as usize];
+        parts.kill(victim);
+        *kills.entry(victim).or_insert(0) += 1;
+        std::thread::sleep(Duration::from_millis(random.below(800)));
+        parts.start_part(victim);
+        // One at a time: the others must be whole again.
+        parts.wait_until_ready(3);
+        std::thread::sleep(Duration::from_millis(random.below(500)));
+    }
+    load.finish();
+    parts.wait_until(3);
+    for subscriber in &subscribers {
+        eventually(&format!("{} has all", subscriber.name), || verdict::has_all(subscriber, &load.ledger));
+    }
+    let dirs = parts.data();
+    parts.stop();
+    let folded = verdict::fold_equal(&dirs);
+    verdict::check_history("the folded logs", &load.ledger, &folded.channels);
+    subscribers.iter().for_each(|subscriber| verdict::check_subscriber(subscriber, &load.ledger, &folded));
+    let (tally, pause) = (load.ledger.tally(), load.ledger.longest_pause());
+    println!("killed {kills:?}; {tally:?}; no client stood still for more than {:.2} s", pause.as_secs_f32());
+    assert!(pause < GO_ON_WITHIN, "a client stood still for {pause:?}");
+    assert!(kills.values().sum::<i32>() >= 5, "{kills:?}");
+}
+
 /// One server is ended by SIGKILL at any moment, and started again at once, over and over: it always starts, and has all
 /// that it acknowledged. `DSV2_KILL_CYCLES` sets how often; 500 if not told.
 #[test]

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use dsv2_core::{Code, EventId, Level};
 use dsv2_net::Client;
-use dsv2_net::client::{Channel, Cursor, Delivery, WriteError};
+use dsv2_net::client::{Channel, ClientBuilder, Cursor, Delivery, WriteError};
 use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -41,6 +41,8 @@ pub(crate) struct Attempt {
 pub(crate) struct Ledger {
     attempts: Mutex<BTreeMap<String, Attempt>>,
     answered: AtomicUsize,
+    /// For each writer, when its last acknowledgement came, and the longest time without one.
+    pace: Mutex<BTreeMap<String, (Instant, Duration)>>,
 }
 
 /// How many messages ended how.
@@ -79,7 +81,19 @@ impl Ledger {
         assert!(before.is_none(), "{text} was written before");
     }
 
+    /// The longest time that any writer stood still, between two acknowledgements.
+    pub(crate) fn longest_pause(&self) -> Duration {
+        let pace = self.pace.lock().expect("no writer panicked");
+        pace.values().map(|(_, longest)| *longest).max().unwrap_or_default()
+    }
+
     fn end(&self, text: &str, fate: Fate) {
+        if matches!(fate, Fate::Acknowledged(_)) {
+            let (writer, now) = (text.split('-').next().unwrap_or_default(), Instant::now());
+            let mut pace = self.pace.lock().expect("no writer panicked");
+            let (last, longest) = pace.entry(writer.to_owned()).or_insert((now, Duration::ZERO));
+            (*last, *longest) = (now, (*longest).max(now - *last));
+        }
         self.attempts().get_mut(text).expect("it was begun").fate = Some(fate);
         self.answered.fetch_add(1, Ordering::SeqCst);
     }
@@ -118,7 +132,7 @@ impl Load {
 
     /// A client, connected.
     pub(crate) fn client(&mut self, broker: &str, proxy: &str, user: Option<&str>) -> Client {
-        let mut builder = Client::builder(broker).proxy(proxy).connect_timeout(WRITE_PATIENCE).timeout(WRITE_PATIENCE);
+        let mut builder = builder(broker, proxy).timeout(WRITE_PATIENCE);
         if let Some(user) = user {
             builder = builder.user(user);
         }
@@ -184,7 +198,7 @@ impl Load {
         let from_beginning = from == Cursor::Beginning;
         let seen = Arc::new(Mutex::new(Seen::default()));
         let notes = Arc::clone(&seen);
-        let builder = Client::builder(broker).proxy(proxy).connect_timeout(WRITE_PATIENCE);
+        let builder = builder(broker, proxy);
         self.runtime.spawn(async move {
             let client = builder.connect().await.expect("a client");
             let mut subscription =
@@ -204,6 +218,14 @@ impl Drop for Load {
         self.clients.clear();
         self.writing.abort_all();
     }
+}
+
+/// A client of one or several brokers and their proxies, separated by commas.
+fn builder(brokers: &str, proxies: &str) -> ClientBuilder {
+    let mut pairs = brokers.split(',').zip(proxies.split(','));
+    let (broker, proxy) = pairs.next().expect("a broker");
+    let first = Client::builder(broker).proxy(proxy).connect_timeout(WRITE_PATIENCE);
+    pairs.fold(first, |builder, (broker, proxy)| builder.or(broker).proxy(proxy))
 }
 
 async fn write(

@@ -9,11 +9,17 @@ use serde_json::Value;
 use crate::harness::{Finished, Place, Process, eventually, finish};
 use crate::netns::Network;
 
-/// One process of a cluster; servers count from 0, and are called `s1` and so on.
+/// How far the ports of the second broker and proxy are from those of the first.
+const SECOND: u16 = 10;
+
+/// One process of a cluster; servers count from 0, and are called `s1` and so on. A second broker and a second proxy are
+/// there where a cluster is started with [`Parts::start_twice`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Part {
     Broker,
+    SecondBroker,
     Proxy,
+    SecondProxy,
     Reference,
     Server(usize),
 }
@@ -21,8 +27,8 @@ pub(crate) enum Part {
 impl fmt::Display for Part {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Broker => f.write_str("broker"),
-            Self::Proxy => f.write_str("proxy"),
+            Self::Broker | Self::SecondBroker => f.write_str("broker"),
+            Self::Proxy | Self::SecondProxy => f.write_str("proxy"),
             Self::Reference => f.write_str("reference"),
             Self::Server(index) => write!(f, "s{}", index + 1),
         }
@@ -66,13 +72,36 @@ impl<'a> Parts<'a> {
         variables: &[(&'static str, &'static str)],
     ) -> Self {
         let (flags, variables) = (flags.iter().map(ToString::to_string).collect(), variables.to_vec());
-        let mut parts = Self { place, servers, net, flags, variables, running: BTreeMap::new() };
+        let parts = Self { place, servers, net, flags, variables, running: BTreeMap::new() };
+        parts.start_all()
+    }
+
+    /// Three servers, each other's voters, with two brokers and two proxies, all of which they are connected to.
+    pub(crate) fn start_twice(place: &'a Place) -> Self {
+        let at = |offset: u16| format!("tcp://127.0.0.1:{}", place.base() + offset);
+        let flags = [
+            ("--voters", "s1,s2,s3".to_owned()),
+            ("--broker", format!("{},{}", at(1), at(SECOND + 1))),
+            ("--publish", format!("{},{}", at(2), at(SECOND + 2))),
+            ("--subscribe", format!("{},{}", at(3), at(SECOND + 3))),
+        ];
+        let flags: Vec<&str> = flags.iter().flat_map(|(flag, value)| [*flag, value.as_str()]).collect();
+        let flags: Vec<String> = flags.into_iter().map(str::to_owned).collect();
+        let mut parts = Self { place, servers: 3, net: None, flags, variables: Vec::new(), running: BTreeMap::new() };
+        parts.start_part(Part::SecondBroker);
+        parts.start_part(Part::SecondProxy);
+        parts.start_all()
+    }
+
+    fn start_all(mut self) -> Self {
+        let servers = self.servers;
+        let parts = &mut self;
         for part in [Part::Broker, Part::Proxy, Part::Reference] {
             parts.start_part(part);
         }
         (0..servers).for_each(|index| parts.start_part(Part::Server(index)));
         parts.wait_until(servers);
-        parts
+        self
     }
 
     /// Starts a part, and waits until it says that it is ready.
@@ -90,6 +119,8 @@ impl<'a> Parts<'a> {
         let process = match part {
             Part::Broker => self.begin(0, "dsv2-broker", &[]),
             Part::Proxy => self.begin(0, "dsv2-proxy", &[]),
+            Part::SecondBroker => self.begin(0, "dsv2-broker", &["--base-port", &self.second().to_string()]),
+            Part::SecondProxy => self.begin(0, "dsv2-proxy", &["--base-port", &self.second().to_string()]),
             Part::Reference => self.begin(0, "dsv2-reference", &["--data", "reference"]),
             Part::Server(index) => {
                 let (name, link) = (part.to_string(), self.link(index));
@@ -100,6 +131,11 @@ impl<'a> Parts<'a> {
         };
         let before = self.running.insert(part, process);
         assert!(before.is_none(), "{part} runs already");
+    }
+
+    /// The base port of the second broker and proxy.
+    fn second(&self) -> u16 {
+        self.place.base() + SECOND
     }
 
     /// A program on a host, which finds the cluster without being told.
@@ -161,7 +197,12 @@ impl<'a> Parts<'a> {
 
     /// Where a part listens that there is once, for clients: the broker, or the proxy.
     pub(crate) fn endpoint(&self, part: Part) -> String {
-        let offset = if part == Part::Proxy { 3 } else { 0 };
+        let offset = match part {
+            Part::Proxy => 3,
+            Part::SecondBroker => SECOND,
+            Part::SecondProxy => SECOND + 3,
+            _ => 0,
+        };
         format!("tcp://127.0.0.1:{}", self.place.base() + offset)
     }
 
@@ -181,6 +222,15 @@ impl<'a> Parts<'a> {
                 && status.iter().all(|server| server["ready"] == true && server["coordinator"].is_string())
                 && distinct("coordinator").len() == 1
                 && distinct("position").len() == 1
+        });
+    }
+
+    /// Waits until so many servers are ready and follow one coordinator, while they are written to.
+    pub(crate) fn wait_until_ready(&self, servers: usize) {
+        eventually("the servers are ready", || {
+            let status = self.status();
+            let ready = |server: &Value| server["ready"] == true && server["coordinator"].is_string();
+            status.len() == servers && status.iter().all(ready)
         });
     }
 

@@ -16,6 +16,8 @@ mod interest;
 mod native;
 #[cfg(feature = "zeromq")]
 mod outstanding;
+#[cfg(feature = "cluster")]
+mod ports;
 #[cfg(feature = "zeromq")]
 mod zeromq;
 
@@ -27,6 +29,8 @@ use bytes::Bytes;
 
 pub use backoff::Backoff;
 pub use native::NativePort;
+#[cfg(feature = "cluster")]
+pub(crate) use ports::Ports;
 #[cfg(feature = "zeromq")]
 pub use zeromq::ZeroMqPort;
 

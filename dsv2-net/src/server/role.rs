@@ -1,6 +1,6 @@
 //! The loop of one server: inputs in, turns, effects out.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,12 +15,14 @@ use dsv2_sync::server::{Effect, Input, Lane, LinkId, Server as Machine, Stuck};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
+use super::brokers::{self, Brokers};
 use super::envelope::Envelope;
 use super::links::{Dialled, LinkEvent};
 use super::{ServerError, ServerOptions, log, machine, reference};
 use crate::driver::{Report, Storage};
+use crate::endpoint::Endpoint;
 use crate::engine::{PeerId, Router, RouterEvent};
-use crate::port::{Port, PortError, PortEvent, PortLimits, SendError, SocketKind, Transport, connect};
+use crate::port::{PortError, PortEvent, PortLimits, Ports, SocketKind, Transport, connect};
 use crate::time::Clocks;
 use crate::zmtp::Message;
 
@@ -41,8 +43,7 @@ pub(super) async fn run(
 
 /// Where the answer to a request goes.
 enum Route {
-    /// By the broker, on the connection of that number: no later one knows the envelope.
-    Broker(u64, Envelope),
+    Broker(brokers::Route),
     Accepted(PeerId, Envelope),
 }
 
@@ -63,19 +64,12 @@ struct Life {
     machine: Machine,
     storage: Storage,
     lanes: Lanes<Out>,
-    broker: Box<dyn Port>,
-    publisher: Box<dyn Port>,
-    subscriber: Box<dyn Port>,
+    brokers: Brokers,
+    publishers: Ports,
+    subscribers: Ports,
     router: Router,
     dialled: Dialled,
     questions: mpsc::Sender<Box<Request>>,
-    /// Answers that the broker's port had no room for.
-    backlog: VecDeque<Message>,
-    /// Whether the broker understands `_dsv2` messages.
-    broker_knows_us: bool,
-    /// Numbers the connections to the broker.
-    broker_connection: u64,
-    ready: bool,
     /// Until when answers may wait for a full disk.
     patience: Option<Instant>,
     routes: HashMap<u64, Route>,
@@ -105,33 +99,32 @@ impl Life {
         router: Router,
         clocks: Clocks,
     ) -> Result<Self, ServerError> {
-        let port = |kind, endpoint: &crate::Endpoint| {
-            let limits = PortLimits { queue_cap_messages: 100_000, queue_cap_bytes: 64 << 20, ..PortLimits::default() };
-            connect(Transport::Native, kind, endpoint.clone(), limits)
-                .map_err(|error: PortError| ServerError::Fatal(error.to_string()))
+        let limits = PortLimits { queue_cap_messages: 100_000, queue_cap_bytes: 64 << 20, ..PortLimits::default() };
+        let closed = |error: PortError| ServerError::Fatal(error.to_string());
+        let ports = |kind, endpoints: &[Endpoint]| {
+            let ports = endpoints.iter().map(|at| connect(Transport::Native, kind, at.clone(), limits.clone()));
+            ports.collect::<Result<_, _>>().map(Ports::new).map_err(closed)
         };
         let (storage, reports) = Storage::start(store, options.name.as_str())?;
         let (dialled, links) = Dialled::new();
         let (questions, answers) = reference::start(options.reference.clone());
-        let mut subscriber = port(SocketKind::Sub, &options.subscribe)?;
-        for topic in [Topic::Replication, Topic::Servers, Topic::Links] {
-            subscriber.subscribe(topic.as_str().as_bytes());
+        let mut subscribers = ports(SocketKind::Sub, &options.subscribe)?;
+        for subscriber in subscribers.iter_mut() {
+            for topic in [Topic::Replication, Topic::Servers, Topic::Links] {
+                subscriber.subscribe(topic.as_str().as_bytes());
+            }
         }
         Ok(Self {
             clocks,
             machine,
             storage,
             lanes: Lanes::default(),
-            broker: port(SocketKind::Dealer, &options.broker)?,
-            publisher: port(SocketKind::Pub, &options.publish)?,
-            subscriber,
+            brokers: Brokers::connect(&options.brokers, &limits).map_err(closed)?,
+            publishers: ports(SocketKind::Pub, &options.publish)?,
+            subscribers,
             router,
             dialled,
             questions,
-            backlog: VecDeque::new(),
-            broker_knows_us: false,
-            broker_connection: 0,
-            ready: false,
             patience: None,
             routes: HashMap::new(),
             next_route: 0,
@@ -150,7 +143,7 @@ impl Life {
     async fn live(mut self, stop: &mut watch::Receiver<bool>) -> Result<(), ServerError> {
         let Some(mut inboxes) = self.inboxes.take() else { return Ok(()) };
         let mut drain_by: Option<Instant> = None;
-        let (mut broker, mut subscribed, mut published, mut routed) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut asked, mut subscribed, mut published, mut routed) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         loop {
             self.turn();
             self.lose_patience();
@@ -171,15 +164,19 @@ impl Life {
                         next = inboxes.reports.try_recv().ok();
                     }
                 }
-                received = self.broker.recv(&mut broker) => {
+                received = self.brokers.recv(&mut asked) => {
                     received.map_err(closed)?;
-                    broker.drain(..).for_each(|event| self.broker_event(event));
+                    for (broker, event) in asked.drain(..) {
+                        if let Some((route, body)) = self.brokers.take(broker, event) {
+                            self.request(Route::Broker(route), &body);
+                        }
+                    }
                 }
-                received = self.subscriber.recv(&mut subscribed) => {
+                received = self.subscribers.recv(&mut subscribed) => {
                     received.map_err(closed)?;
-                    subscribed.drain(..).for_each(|event| self.proxy_event(event));
+                    subscribed.drain(..).for_each(|(_, event)| self.proxy_event(event));
                 }
-                received = self.publisher.recv(&mut published) => {
+                received = self.publishers.recv(&mut published) => {
                     received.map_err(closed)?;
                     published.clear();
                 }
@@ -286,8 +283,7 @@ impl Life {
                 None
             }
             Effect::Ready(ready) => {
-                self.ready = ready;
-                self.tell_broker();
+                self.brokers.set_ready(ready);
                 None
             }
             Effect::Fatal(why) => {
@@ -300,18 +296,16 @@ impl Life {
 
     fn carry_out(&mut self, out: Out) {
         match out {
-            Out::Reply(Route::Broker(connection, envelope), body, _) => {
-                if connection == self.broker_connection {
-                    self.answer(envelope.wrap(&body));
-                }
-            }
+            Out::Reply(Route::Broker(route), body, _) => self.brokers.answer(&route, &body),
             Out::Reply(Route::Accepted(peer, envelope), body, _) => {
                 let _gone = self.router.send(peer, &envelope.wrap(&body)).is_err();
             }
             Out::Publish(messages) => {
                 for message in messages {
-                    // Subscribers repair what they miss from the history.
-                    let _down = self.publisher.send(message).is_err();
+                    for publisher in self.publishers.iter_mut() {
+                        // Subscribers repair what they miss from the history.
+                        let _down = publisher.send(message.clone()).is_err();
+                    }
                 }
             }
             Out::Link(to, message) => {
@@ -327,52 +321,6 @@ impl Life {
             }
             Out::Note(note) => log::write(&self.options.name, &note),
             Out::Drained => self.drained = true,
-        }
-    }
-
-    fn answer(&mut self, message: Message) {
-        if !self.backlog.is_empty() {
-            return self.backlog.push_back(message);
-        }
-        // Where the broker is gone, the client asks again, elsewhere perhaps, and is recognised.
-        if let Err(SendError::Full(message)) = self.broker.send(message) {
-            // Bounded by what the broker lets be under way.
-            self.backlog.push_back(message);
-        }
-    }
-
-    fn tell_broker(&mut self) {
-        if self.broker_knows_us {
-            let word: &[u8] = if self.ready { b"ready" } else { b"draining" };
-            self.answer(Message::from_frames([b"_dsv2", word]));
-        }
-    }
-
-    fn broker_event(&mut self, event: PortEvent) {
-        match event {
-            PortEvent::Up { info } => {
-                self.broker_knows_us = info.is_some_and(|info| info.is_dsv2());
-                self.tell_broker();
-            }
-            PortEvent::Down { .. } => {
-                self.broker_knows_us = false;
-                self.broker_connection += 1;
-                self.backlog.clear();
-            }
-            PortEvent::Writable => {
-                while let Some(message) = self.backlog.pop_front() {
-                    if let Err(SendError::Full(message)) = self.broker.send(message) {
-                        self.backlog.push_front(message);
-                        break;
-                    }
-                }
-            }
-            PortEvent::Message(message) => {
-                if let Some((envelope, body)) = Envelope::split(&message) {
-                    self.request(Route::Broker(self.broker_connection, envelope), &body);
-                }
-            }
-            PortEvent::Unreachable { .. } => {}
         }
     }
 
@@ -489,8 +437,8 @@ impl Life {
 
     async fn end(mut self) -> Result<(), ServerError> {
         let patience = Duration::from_secs(1);
-        self.broker.drain(patience).await;
-        self.publisher.drain(patience).await;
+        self.brokers.drain(patience).await;
+        self.publishers.drain(patience).await;
         if let Some(mut store) = self.storage.stop().await {
             store.close()?;
         }

@@ -134,10 +134,10 @@ impl Front {
 pub(crate) fn options(name: &str, front: &Front, reference: &Reference, data: &Path) -> ServerOptions {
     let mut options = ServerOptions::new(name.parse().expect("a name"));
     options.data = Some(data.join(name));
-    options.broker = front.endpoint();
+    options.brokers = vec![front.endpoint()];
     // Nobody listens there: servers replicate without the proxy.
-    options.publish = Endpoint::memory("nobody");
-    options.subscribe = Endpoint::memory("nobody");
+    options.publish = vec![Endpoint::memory("nobody")];
+    options.subscribe = vec![Endpoint::memory("nobody")];
     options.reference = reference.endpoint().clone();
     options.link = Endpoint::loopback();
     options

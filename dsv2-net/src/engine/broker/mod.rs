@@ -43,7 +43,6 @@ use super::dispatch::{ClientId, DispatchConfig, Pace};
 use super::proxy::end;
 use super::{Connection, Counters, DrainReport, Limits, Listener, LocalSocket, Outbox, PeerInfo};
 use crate::endpoint::{BindError, Endpoint};
-use crate::time::random_u64;
 use crate::zmtp::{Batch, SocketType};
 
 /// First frame of a server's control message.
@@ -122,7 +121,7 @@ impl Broker {
     pub async fn bind(config: BrokerConfig, refuser: Arc<dyn Refuser>) -> Result<Self, BindError> {
         let shared = Arc::new(Shared {
             // Without randomness late replies to an earlier broker are told apart by the server's side only.
-            hub: Mutex::new(Hub::new(config.dispatch.clone(), random_u64().unwrap_or(0) as u32)),
+            hub: Mutex::new(Hub::new(config.dispatch.clone(), getrandom::u32().unwrap_or(0))),
             started: Instant::now(),
             rearm: Notify::new(),
             refuser,
