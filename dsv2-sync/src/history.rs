@@ -292,8 +292,8 @@ struct Final {
 #[derive(Debug)]
 enum Later {
     Wrote { client: u32, message: usize },
-    Acknowledged { client: u32, message: usize },
-    Saw { client: u32, message: usize },
+    Acknowledged { client: u32, message: usize, event: Option<EventId> },
+    Saw { client: u32, message: usize, key: Option<OrderKey> },
     Read(Box<Page>),
     Forget { client: u32 },
 }
@@ -411,7 +411,7 @@ impl Checker {
         };
         let (message, client) = (known.message, known.client);
         let level = known.ok.as_ref().map_or(level, |(_, before, _)| level.max(*before));
-        known.ok = Some((line, level, event));
+        known.ok = Some((line, level, event.clone()));
         let before = self.messages[message].id.clone();
         match (before, id) {
             (Some(before), Some(id)) if before != id => {
@@ -420,7 +420,7 @@ impl Checker {
             (None, id) => self.messages[message].id = id,
             _ => {}
         }
-        self.later.push((line, Later::Acknowledged { client, message }));
+        self.later.push((line, Later::Acknowledged { client, message, event }));
     }
 
     fn ended(&mut self, line: u64, write: &str, unknown: bool) {
@@ -489,7 +489,7 @@ impl Checker {
         if let Some((kind, text)) = broken {
             self.broken(line, kind, text);
         }
-        self.later.push((line, Later::Saw { client, message }));
+        self.later.push((line, Later::Saw { client, message, key: entry.key() }));
     }
 
     /// A list in the total order: nothing twice, nothing that nobody wrote.

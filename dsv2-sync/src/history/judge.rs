@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use dsv2_core::{Clock, Level};
+use dsv2_core::{Clock, EventId, Level};
 
 use super::{Checker, From, Kind, Later, Page, Violation};
 
@@ -105,31 +105,39 @@ impl Checker {
                         self.broken(line, Kind::CausalOrder, text);
                     }
                 }
-                Later::Acknowledged { client, message } => {
-                    self.saw(clients.entry(client).or_default(), line, message, true);
+                Later::Acknowledged { client, message, event } => {
+                    let seen = clients.entry(client).or_default();
+                    self.saw(seen, line, message, event.as_ref().map(|event| (event, Clock::ZERO)), true);
                 }
-                Later::Saw { client, message } => {
-                    self.saw(clients.entry(client).or_default(), line, message, false);
+                Later::Saw { client, message, key } => {
+                    let seen = clients.entry(client).or_default();
+                    self.saw(seen, line, message, key.as_ref().map(|key| (&key.id, key.clock)), false);
                 }
                 Later::Forget { client } => drop(clients.remove(&client)),
                 Later::Read(page) => {
                     let seen = clients.entry(page.client).or_default();
                     self.judge_stable(line, &page);
                     self.judge_session(line, seen, &page);
-                    for (message, _) in &page.entries {
-                        self.saw(seen, line, *message, false);
+                    for (message, key) in &page.entries {
+                        self.saw(seen, line, *message, key.as_ref().map(|key| (&key.id, key.clock)), false);
                     }
                 }
             }
         }
     }
 
-    fn saw(&self, seen: &mut Seen, line: u64, message: usize, own: bool) {
+    /// A client saw a message, in the event given, if it is known in which. Another one may hold the message in the end,
+    /// where the first was lost with its server and the write was repeated: its clock nobody had seen then.
+    fn saw(&self, seen: &mut Seen, line: u64, message: usize, event: Option<(&EventId, Clock)>, own: bool) {
         let known = &self.messages[message];
-        if let Some((place, _, clock)) = &known.place {
+        if let Some((place, holds, clock)) = &known.place {
+            let clock = match event {
+                Some((event, shown)) if Some(event) != holds.as_ref() => shown,
+                _ => *clock,
+            };
             let (_, wrote) = seen.places.entry((known.topic, *place)).or_insert((line, own));
             *wrote |= own;
-            seen.clock = seen.clock.max(*clock);
+            seen.clock = seen.clock.max(clock);
         }
     }
 
