@@ -256,3 +256,16 @@ fn publications_are_read_flat_and_wrapped() {
         assert_eq!(publication.clock, Clock::new(106));
     }
 }
+
+/// A fraction is echoed as it came, to the last digit.
+#[test]
+fn timestamps_with_a_fraction_come_back_verbatim() {
+    for text in ["1795407353.9299998", "1.7954073539299997e102", "0.1", "1795407353.93", "123456789.12345679"] {
+        let body = format!(r#"{{"service":"users","data":{{"timestamp":{text},"clock":1}}}}"#);
+        let request = Request::decode(body.as_bytes(), &LIMITS).expect("a request");
+        let again = Request::decode(&request.encode(), &LIMITS).expect("a request");
+        assert_eq!(again.timestamp, request.timestamp, "{text}");
+        let Some(RawTimestamp::Float(value)) = request.timestamp else { panic!("{:?}", request.timestamp) };
+        assert_eq!(value, text.parse::<f64>().expect("a number"), "{text} was read as {value}");
+    }
+}

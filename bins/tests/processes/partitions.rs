@@ -59,6 +59,17 @@ fn followed(parts: &Parts<'_>, servers: &[usize]) -> BTreeSet<String> {
     servers.iter().map(ask).collect()
 }
 
+/// Five servers, each other's voters, on hosts of their own, and the channel `dev`.
+fn five_voters<'a>(place: &'a Place, net: &'a Network) -> Parts<'a> {
+    let parts = Parts::start_on(place, Some(net), 5, &["--voters", "s1,s2,s3,s4,s5"]);
+    parts.json(MIDDLE, "dsv2-client", &["--user", "ana", "--json", "create", "dev"]);
+    parts
+}
+
+fn until_the_best_leads(parts: &Parts<'_>) {
+    eventually("the best leads", || followed(parts, &[0, 1, 2, 3, 4]) == BTreeSet::from(["s5".to_owned()]));
+}
+
 /// How many messages of `dev` all servers hold, each once.
 fn equal(parts: Parts<'_>) -> usize {
     let dirs = parts.data();
@@ -115,9 +126,8 @@ fn a_minority_refuses_and_the_majority_goes_on() {
         return;
     }
     let (place, net) = (Place::new(), Network::new(6));
-    let parts = Parts::start_on(&place, Some(&net), 5, &["--voters", "s1,s2,s3,s4,s5"]);
-    parts.json(MIDDLE, "dsv2-client", &["--user", "ana", "--json", "create", "dev"]);
-    eventually("the best leads", || followed(&parts, &[0, 1, 2, 3, 4]) == BTreeSet::from(["s5".to_owned()]));
+    let parts = five_voters(&place, &net);
+    until_the_best_leads(&parts);
     // The coordinator is in the minority.
     net.cut(&[5, 1], &[2, 3, 4]);
     eventually("the majority has another coordinator", || {
@@ -134,7 +144,7 @@ fn a_minority_refuses_and_the_majority_goes_on() {
     assert_eq!(summary(&mut bot)["acknowledged"], 500);
     net.join();
     parts.wait_until(5);
-    eventually("the best leads again", || followed(&parts, &[0, 1, 2, 3, 4]) == BTreeSet::from(["s5".to_owned()]));
+    until_the_best_leads(&parts);
     assert_eq!(equal(parts), 500, "what was refused stands nowhere");
 }
 
@@ -144,9 +154,8 @@ fn a_coordinator_that_hears_nobody_is_replaced() {
         return;
     }
     let (place, net) = (Place::new(), Network::new(6));
-    let parts = Parts::start_on(&place, Some(&net), 5, &["--voters", "s1,s2,s3,s4,s5"]);
-    parts.json(MIDDLE, "dsv2-client", &["--user", "ana", "--json", "create", "dev"]);
-    eventually("the best leads", || followed(&parts, &[0, 1, 2, 3, 4]) == BTreeSet::from(["s5".to_owned()]));
+    let parts = five_voters(&place, &net);
+    until_the_best_leads(&parts);
     (1..5).for_each(|server| net.cut_one_way(server, 5));
     eventually("another leads those that hear each other", || {
         let followed = followed(&parts, &[0, 1, 2, 3]);
@@ -156,7 +165,7 @@ fn a_coordinator_that_hears_nobody_is_replaced() {
     assert_eq!(summary(&mut bot)["acknowledged"], 300);
     net.join();
     parts.wait_until(5);
-    eventually("the best leads again", || followed(&parts, &[0, 1, 2, 3, 4]) == BTreeSet::from(["s5".to_owned()]));
+    until_the_best_leads(&parts);
     assert_eq!(equal(parts), 300);
 }
 
@@ -167,8 +176,7 @@ fn a_flapping_network_loses_nothing() {
         return;
     }
     let (place, net) = (Place::new(), Network::new(6));
-    let parts = Parts::start_on(&place, Some(&net), 5, &["--voters", "s1,s2,s3,s4,s5"]);
-    parts.json(MIDDLE, "dsv2-client", &["--user", "ana", "--json", "create", "dev"]);
+    let parts = five_voters(&place, &net);
     let mut random = SplitMix::new(seed("DSV2_FLAP_SEED"));
     let until = Instant::now() + Duration::from_secs(setting("DSV2_FLAP_SECONDS", 20));
     let mut bots = [bot(&parts, MIDDLE, "um", &["--rate", "100"]), bot(&parts, MIDDLE, "dois", &["--rate", "100"])];
