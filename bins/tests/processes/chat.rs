@@ -1,7 +1,5 @@
 //! Clients and bots against a cluster.
 
-use std::process::Command;
-
 use serde_json::json;
 
 use crate::harness::{Place, Process, finish};
@@ -87,27 +85,6 @@ fn lines_may_come_from_a_pipe() {
     assert!(finished.out.ends_with("ana\n"), "{finished:?}");
     let history = place.json("dsv2-client", &["--json", "history", "dev", "--limit", "2"]);
     assert_eq!(history.iter().map(|message| &message["message"]).collect::<Vec<_>>(), ["dois", "/três"]);
-    assert!(cluster.stop("INT").success());
-}
-
-/// What is typed or pasted while a command is under way waits for its turn. `script` gives the client a terminal.
-#[test]
-fn lines_may_be_typed_ahead_at_a_terminal() {
-    let place = Place::new();
-    let cluster = up(&place);
-    let client = place.command("dsv2-client", &["--user", "ana"]);
-    let mut typist = Command::new("script");
-    let program = format!("{} --user ana", client.get_program().display());
-    typist.args(["--quiet", "--return", "--flush", "--command", &program, "/dev/null"]).env("TERM", "xterm");
-    for (name, value) in client.get_envs().filter_map(|(name, value)| Some((name, value?))) {
-        typist.env(name, value);
-    }
-    let mut chat = Process::start(typist, &place.path("typist"));
-    chat.expect("you are ana");
-    chat.say("/create dev\r/join dev\rum\rdois\rtrês\r/quit\r");
-    assert!(chat.wait().success());
-    let history = place.json("dsv2-client", &["--json", "history", "dev"]);
-    assert_eq!(history.iter().map(|message| &message["message"]).collect::<Vec<_>>(), ["um", "dois", "três"]);
     assert!(cluster.stop("INT").success());
 }
 
