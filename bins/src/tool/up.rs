@@ -7,9 +7,10 @@ use clap::Args;
 use dsv2_core::Format;
 use dsv2_net::Endpoint;
 use dsv2_net::cluster::{Cluster, ClusterOptions, Endpoints, Place as ClusterPlace};
+use dsv2_net::port::{PortError, PortEvent, PortLimits, SocketKind, Transport, connect};
 use dsv2_sync::election::CoordinatorRank;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::status;
 use crate::args::{self, Place};
@@ -85,6 +86,10 @@ async fn serve(args: &UpArgs, endpoints: &Endpoints, mut shutdown: Shutdown) -> 
         ready = wait_until_ready(&clients, usize::from(args.servers)) => ready?,
         () = shutdown.wait() => return Ok(()),
     }
+    tokio::select! {
+        answer = wait_until_all_answer(endpoints) => answer?,
+        () = shutdown.wait() => return Ok(()),
+    }
     output::line(&ready_line(endpoints))?;
     let mut bots = JoinSet::new();
     for _ in 0..args.bots {
@@ -109,6 +114,26 @@ async fn summaries(mut bots: JoinSet<Result<Summary, Error>>) -> Result<(), Erro
         failed += u64::from(!summary.is_sound());
     }
     if failed == 0 { Ok(()) } else { Err(Error::Check(format!("the checks of {failed} bots failed"))) }
+}
+
+/// Waits until proxy and reference answer too: each takes a connection as the parts make them.
+async fn wait_until_all_answer(endpoints: &Endpoints) -> Result<(), Error> {
+    let parts = [
+        (SocketKind::Pub, &endpoints.publishers),
+        (SocketKind::Sub, &endpoints.subscribers),
+        (SocketKind::Dealer, &endpoints.reference),
+    ];
+    for (kind, endpoint) in parts {
+        let endpoint = local(endpoint);
+        let failed = |error: PortError| Error::Failed(format!("{endpoint}: {error}"));
+        let mut port = connect(Transport::Native, kind, endpoint.clone(), PortLimits::default()).map_err(failed)?;
+        let mut events = Vec::new();
+        while !events.iter().any(|event| matches!(event, PortEvent::Up { .. })) {
+            let answer = timeout(READY_WITHIN, port.recv(&mut events)).await;
+            answer.map_err(|_| Error::NoAnswer(format!("nobody answers at {endpoint}")))?.map_err(failed)?;
+        }
+    }
+    Ok(())
 }
 
 /// Waits until every server answers, is ready, and follows a coordinator.
