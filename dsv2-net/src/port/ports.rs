@@ -4,7 +4,8 @@ use std::future::poll_fn;
 use std::task::Poll;
 use std::time::Duration;
 
-use super::{Port, PortError, PortEvent};
+use super::{Port, PortError, PortEvent, PortLimits, SocketKind, Transport, connect};
+use crate::endpoint::Endpoint;
 
 /// Ports that are received from together.
 pub(crate) struct Ports {
@@ -15,8 +16,10 @@ pub(crate) struct Ports {
 }
 
 impl Ports {
-    pub(crate) fn new(ports: Vec<Box<dyn Port>>) -> Self {
-        Self { ports, first: 0, events: Vec::new() }
+    /// Native ports of one kind to all of these.
+    pub(crate) fn connect(kind: SocketKind, endpoints: &[Endpoint], limits: &PortLimits) -> Result<Self, PortError> {
+        let ports = endpoints.iter().map(|at| connect(Transport::Native, kind, at.clone(), limits.clone()));
+        Ok(Self { ports: ports.collect::<Result<_, _>>()?, first: 0, events: Vec::new() })
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::endpoint::Endpoint;
-use crate::port::{PortError, PortEvent, PortLimits, Ports, SendError, SocketKind, Transport, connect};
+use crate::port::{PortError, PortEvent, PortLimits, Ports, SendError, SocketKind};
 use crate::zmtp::Message;
 
 use super::envelope::Envelope;
@@ -38,11 +38,9 @@ pub(super) struct Brokers {
 
 impl Brokers {
     pub(super) fn connect(endpoints: &[Endpoint], limits: &PortLimits) -> Result<Self, PortError> {
-        let port =
-            |endpoint: &Endpoint| connect(Transport::Native, SocketKind::Dealer, endpoint.clone(), limits.clone());
-        let ports = endpoints.iter().map(port).collect::<Result<Vec<_>, _>>()?;
+        let ports = Ports::connect(SocketKind::Dealer, endpoints, limits)?;
         let sides = endpoints.iter().map(|_| Side::default()).collect();
-        Ok(Self { ports: Ports::new(ports), sides, ready: false })
+        Ok(Self { ports, sides, ready: false })
     }
 
     /// Waits for what any of them brings. Cancel-safe.

@@ -22,7 +22,7 @@ use super::{ServerError, ServerOptions, log, machine, reference};
 use crate::driver::{Report, Storage};
 use crate::endpoint::Endpoint;
 use crate::engine::{PeerId, Router, RouterEvent};
-use crate::port::{PortError, PortEvent, PortLimits, Ports, SocketKind, Transport, connect};
+use crate::port::{PortError, PortEvent, PortLimits, Ports, SocketKind};
 use crate::time::Clocks;
 use crate::zmtp::Message;
 
@@ -101,10 +101,7 @@ impl Life {
     ) -> Result<Self, ServerError> {
         let limits = PortLimits { queue_cap_messages: 100_000, queue_cap_bytes: 64 << 20, ..PortLimits::default() };
         let closed = |error: PortError| ServerError::Fatal(error.to_string());
-        let ports = |kind, endpoints: &[Endpoint]| {
-            let ports = endpoints.iter().map(|at| connect(Transport::Native, kind, at.clone(), limits.clone()));
-            ports.collect::<Result<_, _>>().map(Ports::new).map_err(closed)
-        };
+        let ports = |kind, endpoints: &[Endpoint]| Ports::connect(kind, endpoints, &limits).map_err(closed);
         let (storage, reports) = Storage::start(store, options.name.as_str())?;
         let (dialled, links) = Dialled::new();
         let (questions, answers) = reference::start(options.reference.clone());
