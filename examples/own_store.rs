@@ -4,15 +4,16 @@
 //!
 //! `cargo run -p dsv2-examples --example own_store`
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use dsv2_core::{Event, Feed, Origin, Position};
+use dsv2_core::{Event, EventId, Feed, Floors, Origin, Position, Retention, Timestamp};
 use dsv2_net::client::Client;
 use dsv2_net::engine::{Broker, BrokerConfig, Proxy, ProxyConfig};
 use dsv2_net::server::{Server, ServerOptions};
 use dsv2_net::{Endpoint, EnvelopeRefuser};
-use dsv2_store::{EventStore, FeedCursor, Limit, MemoryStore, Meta, Page, StoreError, StoreStats};
+use dsv2_store::{EventStore, FeedCursor, Limit, MemoryStore, Meta, Page, StoreError, StoreStats, Stretch};
 
 /// Counts appended events, and leaves the rest to a memory store.
 struct Counting {
@@ -32,14 +33,26 @@ impl EventStore for Counting {
     fn vector(&self) -> &Position {
         self.inner.vector()
     }
-    fn range(&self, origin: &Origin, from_seq: u64, limit: Limit) -> Result<Vec<Event>, StoreError> {
+    fn range(&self, origin: &Origin, from_seq: u64, limit: Limit) -> Result<Stretch, StoreError> {
         self.inner.range(origin, from_seq, limit)
     }
     fn read(&self, feed: &Feed, cursor: FeedCursor, limit: Limit) -> Result<Page, StoreError> {
         self.inner.read(feed, cursor, limit)
     }
-    fn replay(&self, visit: &mut dyn FnMut(Event)) -> Result<(), StoreError> {
-        self.inner.replay(visit)
+    fn replay_after(&self, after: &Position, visit: &mut dyn FnMut(Event)) -> Result<(), StoreError> {
+        self.inner.replay_after(after, visit)
+    }
+    fn skip(&mut self, origin: &Origin, upto: u64) {
+        self.inner.skip(origin, upto);
+    }
+    fn floors(&self) -> Floors {
+        self.inner.floors()
+    }
+    fn floors_for(&self, retention: &Retention, now: Timestamp) -> Floors {
+        self.inner.floors_for(retention, now)
+    }
+    fn retire(&mut self, floors: Floors, hidden: &BTreeSet<EventId>) -> Result<(), StoreError> {
+        self.inner.retire(floors, hidden)
     }
     fn meta(&self) -> &Meta {
         self.inner.meta()

@@ -1,10 +1,14 @@
 //! Events: what the log holds, and all that ever changes a server's state.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Clock;
-use crate::id::{EventId, MessageId, OrderKey};
+use crate::id::{EventId, MessageId, OrderKey, Origin};
 use crate::name::{ChannelName, Topic, UserName};
+use crate::retention::Floors;
 use crate::time::Timestamp;
 
 /// One write, as its origin decided it. Never changed afterwards.
@@ -91,6 +95,27 @@ impl EventKind {
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.as_str() == text)
     }
+}
+
+/// One change of a log, to be made durable in order with others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// The next event of its origin.
+    Append(Arc<Event>),
+    /// All numbers of the origin up to `upto` that are not held are retired elsewhere.
+    Skip {
+        /// Whose.
+        origin: Origin,
+        /// Up to which number.
+        upto: u64,
+    },
+    /// What is below the floors is retired.
+    Retire {
+        /// Below which clocks.
+        floors: Floors,
+        /// Events that do not stay as the last ones of their feeds.
+        hidden: BTreeSet<EventId>,
+    },
 }
 
 /// A sequence of messages that can be read back, oldest first.

@@ -22,6 +22,7 @@ mod id;
 mod machine;
 mod name;
 mod position;
+mod retention;
 mod time;
 
 pub use clock::{Clock, Lamport, LogicalClock};
@@ -31,11 +32,12 @@ pub use envelope::{
     PeerReport, Publication, PublicationBody, RankedServer, RawTimestamp, Receipt, Refusal, ReplicationEvent, Reply,
     ReplyBody, Request, RequestBody, RequestExt, ServerCard, Service, StatusReport, Subject,
 };
-pub use event::{Event, EventBody, EventKind, Feed};
+pub use event::{Change, Event, EventBody, EventKind, Feed};
 pub use id::{EventId, IdError, IdempotencyKey, KEY_CAP_BYTES, MessageId, OrderKey, Origin, SessionId};
 pub use machine::Machine;
 pub use name::{
     Channel, ChannelName, NAME_CAP_BYTES, Name, NameError, RESERVED, Server, ServerName, Topic, User, UserName,
 };
 pub use position::Position;
+pub use retention::{Floors, Keep, Retention};
 pub use time::{Mono, Now, Timestamp, Wall};

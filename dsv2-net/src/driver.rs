@@ -10,6 +10,7 @@
 //! While the disk syncs one group of turns, the machine decides the next: the group grows with the load, and a quiet
 //! server waits for nobody.
 
+mod maintenance;
 mod storage;
 
 pub(crate) use storage::{Report, Storage};

@@ -18,14 +18,16 @@ mod links;
 mod log;
 mod reference;
 mod role;
+mod snapshot;
 
 pub(crate) use envelope::Envelope;
+pub use snapshot::snapshot;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use dsv2_core::{Format, Level, ServerName};
+use dsv2_core::{Format, Level, Retention, ServerName};
 use dsv2_store::{EventStore, JsonlConfig, JsonlStore, MemoryStore, Meta, StoreError};
 use dsv2_sync::election::{CoordinatorRank, ElectionForm, Epoch, NodeId};
 use dsv2_sync::server::{Server as Machine, ServerConfig};
@@ -67,6 +69,8 @@ pub struct ServerOptions {
     pub coordinator_rank: CoordinatorRank,
     /// How a coordinator is chosen: with a quorum where there are voters. Every server is given the same.
     pub election: ElectionForm,
+    /// How much is kept of what is final at every voter; that of the coordinator counts. Needs voters.
+    pub retention: Retention,
     /// How long it may take to finish what was begun when it is stopped.
     pub drain: Duration,
 }
@@ -90,6 +94,7 @@ impl ServerOptions {
             level: None,
             coordinator_rank: CoordinatorRank::default(),
             election: ElectionForm::default(),
+            retention: Retention::default(),
             drain: Duration::from_secs(5),
         }
     }
@@ -220,7 +225,7 @@ fn remember_name(options: &ServerOptions, store: &mut dyn EventStore) -> Result<
 }
 
 /// The machine, with everything that the store remembers.
-fn machine(options: &ServerOptions, store: &dyn EventStore, clocks: Clocks) -> Result<Machine, ServerError> {
+fn machine(options: &ServerOptions, store: &mut dyn EventStore, clocks: Clocks) -> Result<Machine, ServerError> {
     let meta = store.meta();
     let mut config = ServerConfig::new(options.name.clone(), NodeId(meta.node), random_u64()?);
     config.voters.clone_from(&options.voters);
@@ -234,7 +239,8 @@ fn machine(options: &ServerOptions, store: &dyn EventStore, clocks: Clocks) -> R
         meta.vote.as_ref().map_or(Epoch::ZERO, |vote| Epoch { number: vote.epoch, node: NodeId(vote.candidate) });
     config.election.rank = options.coordinator_rank;
     config.form = options.election;
-    let mut builder = dsv2_sync::server::Replay::default();
-    store.replay(&mut |event| builder.apply(&config.name, &event))?;
-    Ok(Machine::restore(config, clocks.now(), builder))
+    config.retention = options.retention;
+    config.floors = store.floors();
+    let replay = snapshot::replay(&config.name, store)?;
+    Ok(Machine::restore(config, clocks.now(), replay))
 }

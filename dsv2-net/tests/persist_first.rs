@@ -3,15 +3,16 @@
 
 mod server_support;
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use dsv2_core::{Event, Feed, Format, Origin, Position, RequestBody, Service};
+use dsv2_core::{Event, EventId, Feed, Floors, Format, Origin, Position, RequestBody, Retention, Service, Timestamp};
 use dsv2_net::Endpoint;
 use dsv2_net::engine::{Proxy, ProxyConfig};
 use dsv2_net::port::{self, Port, PortEvent, PortLimits, SocketKind, Transport};
 use dsv2_net::server::Server;
-use dsv2_store::{EventStore, FeedCursor, Limit, MemoryStore, Meta, Page, StoreError, StoreStats};
+use dsv2_store::{EventStore, FeedCursor, Limit, MemoryStore, Meta, Page, StoreError, StoreStats, Stretch};
 use server_support::{Front, PATIENCE, options, reference};
 use tokio::time::timeout;
 
@@ -62,14 +63,26 @@ impl EventStore for Gated {
     fn vector(&self) -> &Position {
         self.0.vector()
     }
-    fn range(&self, origin: &Origin, from_seq: u64, limit: Limit) -> Result<Vec<Event>, StoreError> {
+    fn range(&self, origin: &Origin, from_seq: u64, limit: Limit) -> Result<Stretch, StoreError> {
         self.0.range(origin, from_seq, limit)
     }
     fn read(&self, feed: &Feed, cursor: FeedCursor, limit: Limit) -> Result<Page, StoreError> {
         self.0.read(feed, cursor, limit)
     }
-    fn replay(&self, visit: &mut dyn FnMut(Event)) -> Result<(), StoreError> {
-        self.0.replay(visit)
+    fn replay_after(&self, after: &Position, visit: &mut dyn FnMut(Event)) -> Result<(), StoreError> {
+        self.0.replay_after(after, visit)
+    }
+    fn skip(&mut self, origin: &Origin, upto: u64) {
+        self.0.skip(origin, upto);
+    }
+    fn floors(&self) -> Floors {
+        self.0.floors()
+    }
+    fn floors_for(&self, retention: &Retention, now: Timestamp) -> Floors {
+        self.0.floors_for(retention, now)
+    }
+    fn retire(&mut self, floors: Floors, hidden: &BTreeSet<EventId>) -> Result<(), StoreError> {
+        self.0.retire(floors, hidden)
     }
     fn meta(&self) -> &Meta {
         self.0.meta()

@@ -1,10 +1,13 @@
 //! What is held and where: the part of a store that lives in memory.
 //!
-//! Per event: its clock and place (24 bytes in the JSON Lines store) and its number in each of its feeds (4 bytes, a
-//! private message has two). Message texts are not kept.
+//! Per event: its clock, time and place (24 bytes in the JSON Lines store) and its number in each of its feeds (4 bytes, a
+//! private message has two). Message texts are not kept. Of what is retired, one range of numbers is left.
 
 pub(crate) mod chunks;
 mod merge;
+mod retire;
+pub(crate) mod seqmap;
+mod table;
 #[cfg(test)]
 mod tests;
 
@@ -13,9 +16,11 @@ use std::collections::{BTreeMap, HashMap};
 use dsv2_core::{Clock, Event, EventBody, EventId, Origin, Position};
 
 use crate::error::StoreError;
+use crate::ranges::Ranges;
 use crate::store::Limit;
-use chunks::{ChunkVec, SeqList};
+use chunks::SeqList;
 pub(crate) use merge::EventRef;
+use seqmap::SeqMap;
 
 /// Where an event's content lies.
 pub(crate) trait Place: Copy {
@@ -39,7 +44,11 @@ pub(crate) struct Index<P> {
 #[derive(Debug)]
 struct OriginLog<P> {
     origin: Origin,
-    held: ChunkVec<Entry<P>>,
+    held: SeqMap<Entry<P>>,
+    /// The numbers that are retired: below the end of `held` nothing else is lacking.
+    retired: Ranges,
+    /// The highest clock it had.
+    last_clock: Clock,
     /// Intact events behind a missing one, by number. They are not served.
     waiting: BTreeMap<u32, Entry<P>>,
 }
@@ -48,7 +57,16 @@ struct OriginLog<P> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Entry<P> {
     pub(crate) clock: Clock,
+    /// When it was written, in seconds since 1970; what lies outside that range counts as its ends.
+    pub(crate) secs: u32,
     pub(crate) place: P,
+}
+
+impl<P> Entry<P> {
+    pub(crate) fn new(clock: Clock, timestamp_ms: i64, place: P) -> Self {
+        let secs = u32::try_from(timestamp_ms.div_euclid(1_000).max(0)).unwrap_or(u32::MAX);
+        Self { clock, secs, place }
+    }
 }
 
 /// A feed by the numbers of its names, the smaller first in a conversation.
@@ -118,7 +136,13 @@ impl<P: Place> Index<P> {
             return id;
         }
         let id = self.origins.len() as u32;
-        self.origins.push(OriginLog { origin: origin.clone(), held: ChunkVec::default(), waiting: BTreeMap::new() });
+        self.origins.push(OriginLog {
+            origin: origin.clone(),
+            held: SeqMap::default(),
+            retired: Ranges::default(),
+            last_clock: Clock::ZERO,
+            waiting: BTreeMap::new(),
+        });
         self.by_origin.insert(origin.clone(), id);
         id
     }
@@ -138,13 +162,18 @@ impl<P: Place> Index<P> {
 
     /// The number that the origin's next event must have, and the clock it must not go below.
     pub(crate) fn tail(&self, id: u32) -> (u64, Clock) {
-        self.origins.get(id as usize).map_or((1, Clock::ZERO), |log| {
-            (log.held.len() as u64 + 1, log.held.last().map_or(Clock::ZERO, |entry| entry.clock))
-        })
+        self.origins.get(id as usize).map_or((1, Clock::ZERO), |log| (log.held.len() as u64 + 1, log.last_clock))
     }
 
     pub(crate) fn entry(&self, id: u32, seq: u64) -> Option<Entry<P>> {
         self.origins.get(id as usize)?.held.get(usize::try_from(seq).ok()?.checked_sub(1)?).copied()
+    }
+
+    /// The first number from `from` on of which an event is held.
+    pub(crate) fn next_live(&self, id: u32, from: u64) -> Option<u64> {
+        let held = &self.origins.get(id as usize)?.held;
+        let from = usize::try_from(from.max(1) - 1).ok()?;
+        held.iter_from(from).next().map(|(at, _)| at as u64 + 1)
     }
 
     /// Whether each event is the next one of its origin, with a clock that does not fall.
@@ -182,10 +211,11 @@ impl<P: Place> Index<P> {
     pub(crate) fn push(&mut self, id: u32, entry: Entry<P>, names: FeedNames<'_>) {
         let Some(log) = self.origins.get_mut(id as usize) else { return };
         log.held.push(entry);
+        log.last_clock = log.last_clock.max(entry.clock);
         let seq = log.held.len() as u32;
         self.waiting -= u64::from(log.waiting.remove(&seq).is_some());
-        self.vector.advance_to(&log.origin, u64::from(seq));
         self.events += 1;
+        self.pass_retired(id);
         match names {
             FeedNames::None => {}
             FeedNames::Channel(channel) => {
@@ -241,6 +271,22 @@ impl<P: Place> Index<P> {
         self.origins.get(id as usize)?.waiting.get(&u32::try_from(seq).ok()?).copied()
     }
 
+    /// An event lies elsewhere now.
+    pub(crate) fn relocate(&mut self, id: u32, seq: u64, to: impl FnOnce(&mut P)) {
+        let (Some(log), Ok(at)) = (self.origins.get_mut(id as usize), usize::try_from(seq)) else { return };
+        let waits = log.waiting.get_mut(&(seq as u32)).map(|entry| &mut entry.place);
+        let held = at.checked_sub(1).and_then(|at| log.held.get_mut(at)).map(|entry| &mut entry.place);
+        if let Some(place) = held.or(waits) {
+            to(place);
+        }
+    }
+
+    /// The first waiting event of an origin.
+    pub(crate) fn first_waiting(&self, id: u32) -> Option<(u64, Entry<P>)> {
+        let (&seq, &entry) = self.origins.get(id as usize)?.waiting.first_key_value()?;
+        Some((u64::from(seq), entry))
+    }
+
     /// All waiting events.
     pub(crate) fn waiting_refs(&self) -> impl Iterator<Item = EventRef<P>> {
         let refs = |(origin, log): (usize, &'_ OriginLog<P>)| {
@@ -255,28 +301,38 @@ impl<P: Place> Index<P> {
         let mut missing = Vec::new();
         for log in &self.origins {
             let mut next = log.held.len() as u64 + 1;
-            for &seq in log.waiting.keys() {
-                if u64::from(seq) > next {
-                    missing.push((log.origin.clone(), next, u64::from(seq) - 1));
-                }
-                next = u64::from(seq) + 1;
+            for seq in log.waiting.keys().copied().map(u64::from) {
+                let gaps = if seq > next { log.retired.gaps(next, seq - 1) } else { Vec::new() };
+                missing.extend(gaps.into_iter().map(|(first, last)| (log.origin.clone(), first, last)));
+                next = seq + 1;
             }
         }
         missing
     }
 
-    /// References to the events of an origin from a number on.
-    pub(crate) fn range(&self, origin: &Origin, from_seq: u64, limit: Limit) -> Vec<EventRef<P>> {
-        let Some(id) = self.find_origin(origin) else { return Vec::new() };
-        let mut budget = Budget::new(limit);
-        let seqs = from_seq.max(1)..;
-        let entries = seqs.map_while(|seq| self.entry(id, seq).map(|entry| EventRef { origin: id, seq, entry }));
-        entries.take_while(|found| budget.admits(found.entry.place.bytes())).collect()
+    /// References to the events of an origin from a number on, and the number up to which these are all.
+    pub(crate) fn range(&self, origin: &Origin, from_seq: u64, limit: Limit) -> (Vec<EventRef<P>>, u64) {
+        let Some((id, log)) = self.find_origin(origin).and_then(|id| Some((id, self.origins.get(id as usize)?))) else {
+            return (Vec::new(), 0);
+        };
+        let (mut budget, mut found) = (Budget::new(limit), Vec::new());
+        let from = usize::try_from(from_seq.max(1) - 1).unwrap_or(usize::MAX);
+        for (at, &entry) in log.held.iter_from(from.min(log.held.len())) {
+            if !budget.admits(entry.place.bytes()) {
+                return (found, at as u64);
+            }
+            found.push(EventRef { origin: id, seq: at as u64 + 1, entry });
+        }
+        (found, log.held.len() as u64)
     }
 
     /// Approximate memory, in bytes.
     pub(crate) fn memory_bytes(&self) -> u64 {
-        let origins: usize = self.origins.iter().map(|log| size_of::<OriginLog<P>>() + log.held.heap_bytes()).sum();
+        let origins: usize = self
+            .origins
+            .iter()
+            .map(|log| size_of::<OriginLog<P>>() + log.held.heap_bytes() + 16 * log.retired.len())
+            .sum();
         let feeds: usize = self.feeds.values().flatten().map(|run| size_of::<Run>() + run.seqs.heap_bytes()).sum();
         let tables = self.feeds.capacity() * (size_of::<(FeedKey, Vec<Run>)>() + 1)
             + self.names.capacity() * (size_of::<(Box<str>, u32)>() + 1)

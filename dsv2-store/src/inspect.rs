@@ -8,7 +8,8 @@ use crate::disk::Disk;
 use crate::error::StoreError;
 use crate::jsonl::files::CUT_DIR;
 use crate::jsonl::manifest::Manifest;
-use crate::jsonl::scan::{Scan, scan};
+use crate::jsonl::note::Note;
+use crate::jsonl::scan::{Known, Scan, scan};
 use crate::jsonl::{META_PATH, Recovery, record, recovery_of};
 use crate::meta::Meta;
 
@@ -82,7 +83,9 @@ pub fn inspect(disk: &dyn Disk) -> Result<Inspection, StoreError> {
         Err(StoreError::Corrupt { .. }) => None,
         Err(error) => return Err(error),
     };
-    let found = scan(disk, manifest.as_ref())?;
+    let note = Note::load(disk)?;
+    // All of it, whatever a snapshot may cover: somebody wants to know.
+    let found = scan(disk, Known { manifest: manifest.as_ref(), note: note.as_ref() }, None)?;
     let mut recovery = recovery_of(&found, manifest.is_none());
     recovery.metadata_missing = meta.is_none() && meta_damage.is_none() && found.last > 0;
     let kept_aside =

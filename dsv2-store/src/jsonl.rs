@@ -2,36 +2,41 @@
 //!
 //! See the [crate documentation](crate) for the layout, and `scan` and `repair` for what happens at start.
 
+mod compact;
 pub(crate) mod files;
 mod json;
 pub(crate) mod line;
 pub(crate) mod manifest;
 mod names;
-mod open;
-mod read;
+pub(crate) mod note;
+pub(crate) mod open;
 pub(crate) mod record;
 mod recovery;
 mod repair;
 pub(crate) mod scan;
 mod segments;
+mod snapshot;
 pub(crate) mod stream;
+mod view;
 
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use dsv2_core::{Event, EventKind, Feed, Origin, Position};
+use dsv2_core::{Event, EventId, EventKind, Feed, Floors, Origin, Position, Retention, Timestamp};
 
 use self::manifest::Manifest;
-pub use self::manifest::Ranges;
 pub(crate) use self::open::recovery_of;
 pub use self::recovery::{Damage, Missing, Recovery};
 use self::repair::Repair;
-use self::segments::{ActiveFile, Segments};
-use self::stream::Loc;
+use self::segments::ActiveFile;
+pub use self::snapshot::{Fold, Snapshotted, make_snapshot, remove_snapshot};
+use self::stream::{Loc, Source};
+use self::view::View;
 use crate::disk::{Disk, DiskLock, dir_of};
 use crate::error::StoreError;
 use crate::index::{Entry, FeedNames, Index};
 use crate::meta::Meta;
-use crate::store::{EventStore, FeedCursor, Limit, Page, StoreStats};
+use crate::store::{EventStore, FeedCursor, Limit, Page, StoreStats, Stretch};
 
 /// The longest line, and so about the largest event, in bytes.
 pub const LINE_CAP_BYTES: usize = 16 << 20;
@@ -63,14 +68,17 @@ impl Default for JsonlConfig {
 /// The store in files. See the [crate documentation](crate).
 #[derive(Debug)]
 pub struct JsonlStore {
-    disk: Arc<dyn Disk>,
     config: JsonlConfig,
     _lock: Box<dyn DiskLock>,
-    segments: Segments,
+    view: View,
     active: [ActiveFile; EventKind::ALL.len()],
     /// Directories in which files were made since their last sync.
     new_in: Vec<&'static str>,
-    index: Index<Loc>,
+    /// What the snapshot that it was opened from covers.
+    snapshot: Option<Restored>,
+    floors: Floors,
+    /// Of origins with numbers that were skipped, the last number before them: the next line tells it.
+    skipped_from: HashMap<u32, u64>,
     meta: Meta,
     manifest: Manifest,
     /// The log index of the last event.
@@ -86,6 +94,16 @@ pub struct JsonlStore {
     placed: Vec<Placed>,
 }
 
+/// What a store was opened with.
+#[derive(Debug)]
+struct Restored {
+    position: Position,
+    /// Where what it does not cover begins in each file, by internal number.
+    starts: Vec<u64>,
+    /// Until its owner takes it.
+    state: Option<Vec<u8>>,
+}
+
 /// An event of an append: new in a file, or one that waited on disk.
 #[derive(Clone, Copy, Debug)]
 struct Placed {
@@ -94,6 +112,20 @@ struct Placed {
 }
 
 impl JsonlStore {
+    /// All files, each from where it is asked for up to where it is known.
+    fn sources(&self, start: impl Fn(u32) -> u64) -> Vec<Vec<Source>> {
+        let mut kinds = vec![Vec::new(); self.active.len()];
+        for (segment, path, kind, end) in self.view.segments.sealed() {
+            let (path, start) = (path.to_owned(), start(segment));
+            kinds[kind as usize].push(Source { segment, path, file: None, start, end });
+        }
+        for active in self.active.iter().filter(|active| active.file.is_some()) {
+            let (path, file, start) = (active.path().to_owned(), active.file.clone(), start(active.segment));
+            kinds[active.kind as usize].push(Source { segment: active.segment, path, file, start, end: active.len });
+        }
+        kinds
+    }
+
     /// What opening the store found and did.
     #[must_use]
     pub const fn recovery(&self) -> &Recovery {
@@ -104,7 +136,7 @@ impl JsonlStore {
     /// again, as [`EventStore::vector`] asks for, makes the later ones served too.
     #[must_use]
     pub fn missing(&self) -> Vec<Missing> {
-        let missing = self.index.missing().into_iter();
+        let missing = self.view.index.missing().into_iter();
         missing.map(|(origin, first, last)| Missing { origin, first, last }).collect()
     }
 
@@ -114,8 +146,8 @@ impl JsonlStore {
     /// # Errors
     /// [`StoreError::Io`] and [`StoreError::Corrupt`].
     pub fn waiting(&self, visit: &mut dyn FnMut(Event)) -> Result<(), StoreError> {
-        for event in self.index.waiting_refs() {
-            self.fetch(&[event])?.into_iter().for_each(&mut *visit);
+        for event in self.view.index.waiting_refs() {
+            self.view.fetch(&[event])?.into_iter().for_each(&mut *visit);
         }
         Ok(())
     }
@@ -142,7 +174,7 @@ impl JsonlStore {
     /// Does what there was no room for when the store was opened.
     fn finish_repair(&mut self) -> Result<(), StoreError> {
         let Some(repair) = &self.repair else { return Ok(()) };
-        match repair.run(&*self.disk) {
+        match repair.run(&*self.view.disk) {
             Ok(kept_in) => {
                 self.recovery.cut_kept_in = kept_in;
                 if let Some(manifest) = repair.manifest.clone() {
@@ -160,9 +192,9 @@ impl JsonlStore {
     fn place_waiting(&mut self, events: &[Event]) -> Result<(), StoreError> {
         self.placed.clear();
         for event in events {
-            let waiting = self.index.find_waiting(&event.id);
+            let waiting = self.view.index.find_waiting(&event.id);
             let waited = match waiting {
-                Some(entry) if self.read_one(&event.id, entry.place)? == *event => true,
+                Some(entry) if self.view.read_one(&event.id, entry.place)? == *event => true,
                 Some(_) => return Err(StoreError::Conflict { event: event.id.clone() }),
                 None => false,
             };
@@ -180,9 +212,10 @@ impl JsonlStore {
         }
         for (event, placed) in events.iter().zip(&mut self.placed).filter(|(_, placed)| !placed.waited) {
             last += 1;
+            let after = skip_before(&self.skipped_from, &self.view.index, event);
             let file = &mut self.active[event.body.kind() as usize];
             let start = file.buffer.len();
-            line::encode(&mut file.buffer, last, self.durable, event);
+            line::encode(&mut file.buffer, last, self.durable, after, event);
             let len = file.buffer.len() - start;
             let too_large = |what, bytes: u64, cap_bytes| StoreError::TooLarge { what, bytes, cap_bytes };
             if len > LINE_CAP_BYTES {
@@ -202,7 +235,7 @@ impl JsonlStore {
         for (event, _) in events.iter().zip(&self.placed).filter(|(_, placed)| !placed.waited) {
             let kind = event.body.kind();
             if self.active[kind as usize].file.is_none() {
-                let (segment, file) = self.segments.create(&*self.disk, kind)?;
+                let (segment, file) = self.view.segments.create(&*self.view.disk, kind)?;
                 let active = &mut self.active[kind as usize];
                 (active.segment, active.file, active.len) = (segment, Some(file), 0);
                 self.new_in.push(dir_of(files::active_path(kind)));
@@ -247,7 +280,7 @@ impl JsonlStore {
         }
         while let Some(&dir) = self.new_in.last() {
             let failed = |source| StoreError::Io { action: "sync the directory", path: dir.to_owned(), source };
-            self.disk.sync_dir(dir).map_err(failed)?;
+            self.view.disk.sync_dir(dir).map_err(failed)?;
             self.new_in.retain(|&new| new != dir);
         }
         self.durable = self.last;
@@ -257,41 +290,56 @@ impl JsonlStore {
     /// Seals the files that are large enough. All is durable at this point, and noted to be before a name changes.
     fn rotate(&mut self) -> Result<(), StoreError> {
         let cap = self.config.segment_bytes.clamp(1, FILE_CAP_BYTES / 4);
-        for kind in EventKind::ALL {
-            if self.active[kind as usize].len < cap {
-                continue;
-            }
-            self.note_durable()?;
-            let active = &mut self.active[kind as usize];
-            let sealed = files::sealed_path(kind, active.next_sealed);
-            let from = files::active_path(kind);
-            let failed = |source| StoreError::Io { action: "sync the directory of", path: from.to_owned(), source };
-            self.disk.rename(from, &sealed).map_err(|e| StoreError::io("seal", from, e))?;
-            self.segments.seal(active.segment, sealed, active.len);
-            active.file = None;
-            active.len = 0;
-            active.next_sealed += 1;
-            // The name must be durable before the next file takes the old one.
-            self.disk.sync_dir(dir_of(from)).map_err(failed)?;
-        }
-        Ok(())
+        EventKind::ALL
+            .into_iter()
+            .filter(|&kind| self.active[kind as usize].len >= cap)
+            .collect::<Vec<_>>()
+            .into_iter()
+            .try_for_each(|kind| self.seal(kind))
+    }
+
+    /// Seals the active file of a kind. Everything in it is durable.
+    fn seal(&mut self, kind: EventKind) -> Result<(), StoreError> {
+        self.note_durable()?;
+        let disk = Arc::clone(&self.view.disk);
+        let active = &mut self.active[kind as usize];
+        let sealed = files::sealed_path(kind, active.next_sealed);
+        let from = files::active_path(kind);
+        let failed = |source| StoreError::Io { action: "sync the directory of", path: from.to_owned(), source };
+        disk.rename(from, &sealed).map_err(|e| StoreError::io("seal", from, e))?;
+        self.view.segments.seal(active.segment, sealed, active.len);
+        active.file = None;
+        active.len = 0;
+        active.next_sealed += 1;
+        // The name must be durable before the next file takes the old one.
+        disk.sync_dir(dir_of(from)).map_err(failed)
     }
 
     /// Notes in the manifest how far the log is durable.
     fn note_durable(&mut self) -> Result<(), StoreError> {
         if self.manifest.durable < self.durable {
             let manifest = Manifest { durable: self.durable, ..self.manifest.clone() };
-            manifest.save(&*self.disk)?;
+            manifest.save(&*self.view.disk)?;
             self.manifest = manifest;
         }
         Ok(())
     }
 }
 
+/// The number that an event follows, where those between were skipped.
+fn skip_before(skipped_from: &HashMap<u32, u64>, index: &Index<Loc>, event: &Event) -> Option<u64> {
+    if skipped_from.is_empty() {
+        return None;
+    }
+    let id = index.find_origin(&event.id.origin)?;
+    let first = index.tail(id).0 == event.id.seq;
+    skipped_from.get(&id).copied().filter(|_| first)
+}
+
 impl EventStore for JsonlStore {
     fn append(&mut self, events: &[Event]) -> Result<(), StoreError> {
         self.check_unfenced()?;
-        self.index.check_follows(events)?;
+        self.view.index.check_follows(events)?;
         self.finish_repair()?;
         let ready = self.place_waiting(events).and_then(|()| self.open_active(events));
         ready.map_err(|error| self.fence_unless_clean(error))?;
@@ -299,8 +347,10 @@ impl EventStore for JsonlStore {
         self.write_buffers()?;
         self.last = last;
         for (event, placed) in events.iter().zip(&self.placed) {
-            let id = self.index.origin_id(&event.id.origin);
-            self.index.push(id, Entry { clock: event.clock, place: placed.loc }, FeedNames::of(&event.body));
+            let id = self.view.index.origin_id(&event.id.origin);
+            self.skipped_from.remove(&id);
+            let entry = Entry::new(event.clock, event.timestamp.ms, placed.loc);
+            self.view.index.push(id, entry, FeedNames::of(&event.body));
         }
         Ok(())
     }
@@ -322,19 +372,61 @@ impl EventStore for JsonlStore {
     }
 
     fn vector(&self) -> &Position {
-        self.index.vector()
+        self.view.index.vector()
     }
 
-    fn range(&self, origin: &Origin, from_seq: u64, limit: Limit) -> Result<Vec<Event>, StoreError> {
-        self.fetch(&self.index.range(origin, from_seq, limit))
+    fn range(&self, origin: &Origin, from_seq: u64, limit: Limit) -> Result<Stretch, StoreError> {
+        let (found, upto) = self.view.index.range(origin, from_seq, limit);
+        Ok(Stretch { events: self.view.fetch(&found)?, upto })
     }
 
     fn read(&self, feed: &Feed, cursor: FeedCursor, limit: Limit) -> Result<Page, StoreError> {
-        self.index.page(feed, cursor, limit, |found| self.fetch(found))
+        self.view.index.page(feed, cursor, limit, |found| self.view.fetch(found))
     }
 
-    fn replay(&self, visit: &mut dyn FnMut(Event)) -> Result<(), StoreError> {
-        self.replay_log(visit)
+    fn replay_after(&self, after: &Position, visit: &mut dyn FnMut(Event)) -> Result<(), StoreError> {
+        let covered = self.snapshot.as_ref().filter(|snapshot| after.covers(&snapshot.position));
+        let start = |segment: u32| covered.and_then(|snapshot| snapshot.starts.get(segment as usize)).copied();
+        self.view.replay(self.sources(|segment| start(segment).unwrap_or(0)), after, visit)
+    }
+
+    fn disk(&self) -> Option<Arc<dyn Disk>> {
+        Some(Arc::clone(&self.view.disk))
+    }
+
+    fn take_snapshot(&mut self) -> Option<(Position, Vec<u8>)> {
+        let snapshot = self.snapshot.as_mut()?;
+        Some((snapshot.position.clone(), snapshot.state.take()?))
+    }
+
+    fn snapshot_position(&self) -> Option<&Position> {
+        self.snapshot.as_ref().map(|snapshot| &snapshot.position)
+    }
+
+    fn skip(&mut self, origin: &Origin, upto: u64) {
+        let id = self.view.index.origin_id(origin);
+        let (next, _) = self.view.index.tail(id);
+        if upto >= next {
+            self.skipped_from.entry(id).or_insert(next - 1);
+            let segments = &mut self.view.segments;
+            self.view.index.skip(id, upto, |entry| segments.add_dead(entry.place.segment, entry.place.len.into()));
+        }
+    }
+
+    fn floors(&self) -> Floors {
+        self.floors
+    }
+
+    fn floors_for(&self, retention: &Retention, now: Timestamp) -> Floors {
+        self.view.index.floors_for(retention, self.floors, now)
+    }
+
+    fn retire(&mut self, floors: Floors, hidden: &BTreeSet<EventId>) -> Result<(), StoreError> {
+        self.retire_below(floors, hidden)
+    }
+
+    fn compact(&mut self) -> Result<bool, StoreError> {
+        self.compact_one()
     }
 
     fn meta(&self) -> &Meta {
@@ -343,26 +435,27 @@ impl EventStore for JsonlStore {
 
     fn save_meta(&mut self, meta: &Meta) -> Result<(), StoreError> {
         self.check_unfenced()?;
-        record::save(&*self.disk, META_PATH, meta).map_err(|error| self.fence_unless_clean(error))?;
+        record::save(&*self.view.disk, META_PATH, meta).map_err(|error| self.fence_unless_clean(error))?;
         self.meta = meta.clone();
         Ok(())
     }
 
     fn stats(&self) -> StoreStats {
-        let sealed = self.segments.sealed().map(|(_, _, _, bytes)| bytes);
+        let sealed = self.view.segments.sealed().map(|(_, _, _, bytes)| bytes);
         let active = self.active.iter().filter(|file| file.file.is_some()).map(|file| file.len);
         StoreStats {
-            events: self.index.events(),
+            events: self.view.index.events(),
             bytes: sealed.chain(active).sum(),
-            segments: (self.segments.sealed().count() + self.active.iter().filter(|file| file.file.is_some()).count())
-                as u64,
+            segments: (self.view.segments.sealed().count()
+                + self.active.iter().filter(|file| file.file.is_some()).count()) as u64,
             last_index: self.last,
             durable_index: self.durable,
             cut_bytes: self.recovery.cut_bytes,
+            retired_bytes: self.view.segments.all_dead_bytes(),
             lost_indices: self.manifest.lost.count(),
             missing_events: self.missing().iter().map(|missing| missing.last - missing.first + 1).sum(),
-            waiting_events: self.index.waiting(),
-            index_bytes: self.index.memory_bytes(),
+            waiting_events: self.view.index.waiting(),
+            index_bytes: self.view.index.memory_bytes(),
         }
     }
 

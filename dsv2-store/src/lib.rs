@@ -54,6 +54,7 @@
 //! plus some hundred bytes for every feed and every name. Texts are not kept. Disk: about 220 bytes an event beside its
 //! text. Nothing an append does takes longer as the log grows.
 
+mod bytes;
 mod disk;
 mod error;
 mod import;
@@ -62,6 +63,7 @@ mod inspect;
 mod jsonl;
 mod memory;
 mod meta;
+mod ranges;
 mod store;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
@@ -74,7 +76,11 @@ pub use import::{ImportPlace, ImportProblem, Imported, import_family};
 #[cfg(any(unix, windows))]
 pub use inspect::inspect_dir;
 pub use inspect::{FileReport, Inspection, OriginReport, inspect};
-pub use jsonl::{Damage, JsonlConfig, JsonlStore, LINE_CAP_BYTES, Missing, Ranges, Recovery};
+pub use jsonl::{
+    Damage, Fold, JsonlConfig, JsonlStore, LINE_CAP_BYTES, Missing, Recovery, Snapshotted, make_snapshot,
+    remove_snapshot,
+};
 pub use memory::MemoryStore;
 pub use meta::{Meta, Vote};
-pub use store::{EventStore, FeedCursor, Limit, Page, StoreStats};
+pub use ranges::Ranges;
+pub use store::{EventStore, FeedCursor, Limit, Page, StoreStats, Stretch};

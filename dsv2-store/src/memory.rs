@@ -1,12 +1,13 @@
 //! A store without a disk.
 
-use dsv2_core::{Event, EventBody, Feed, Origin, Position};
+use std::collections::{BTreeMap, BTreeSet};
+
+use dsv2_core::{Event, EventBody, EventId, Feed, Floors, Origin, Position, Retention, Timestamp};
 
 use crate::error::StoreError;
-use crate::index::chunks::ChunkVec;
 use crate::index::{Entry, EventRef, FeedNames, Index, Place};
 use crate::meta::Meta;
-use crate::store::{EventStore, FeedCursor, Limit, Page, StoreStats};
+use crate::store::{EventStore, FeedCursor, Limit, Page, StoreStats, Stretch};
 
 /// A store in memory, for servers that need not survive and for tests. It keeps the laws of [`EventStore`] but one:
 /// nothing outlives it.
@@ -20,7 +21,10 @@ use crate::store::{EventStore, FeedCursor, Limit, Page, StoreStats};
 /// ```
 #[derive(Debug)]
 pub struct MemoryStore {
-    events: ChunkVec<Event>,
+    /// By the order in which they were appended.
+    events: BTreeMap<u32, Event>,
+    appended: u32,
+    floors: Floors,
     index: Index<Slot>,
     bytes: u64,
     cap_bytes: u64,
@@ -50,11 +54,20 @@ impl MemoryStore {
     /// An empty store whose events may take about `cap_bytes`; beyond, it is [`StoreError::Full`].
     #[must_use]
     pub fn with_cap(meta: Meta, cap_bytes: u64) -> Self {
-        Self { events: ChunkVec::default(), index: Index::default(), bytes: 0, cap_bytes, durable_index: 0, meta }
+        Self {
+            events: BTreeMap::new(),
+            appended: 0,
+            floors: Floors::default(),
+            index: Index::default(),
+            bytes: 0,
+            cap_bytes,
+            durable_index: 0,
+            meta,
+        }
     }
 
     fn fetch(&self, found: &[EventRef<Slot>]) -> Vec<Event> {
-        let slots = found.iter().filter_map(|event| self.events.get(event.entry.place.at as usize));
+        let slots = found.iter().filter_map(|event| self.events.get(&event.entry.place.at));
         slots.cloned().collect()
     }
 }
@@ -63,23 +76,24 @@ impl EventStore for MemoryStore {
     fn append(&mut self, events: &[Event]) -> Result<(), StoreError> {
         self.index.check_follows(events)?;
         let bytes: u64 = events.iter().map(size_bytes).sum();
-        let slots = u32::try_from(self.events.len() + events.len());
-        if slots.is_err() || self.bytes.saturating_add(bytes) > self.cap_bytes {
+        let slots = usize::try_from(self.appended).ok().and_then(|used| u32::try_from(used + events.len()).ok());
+        if slots.is_none() || self.bytes.saturating_add(bytes) > self.cap_bytes {
             return Err(StoreError::Full { path: "the store in memory".to_owned() });
         }
         for event in events {
             let bytes = u32::try_from(size_bytes(event)).unwrap_or(u32::MAX);
-            let place = Slot { at: self.events.len() as u32, bytes };
+            let place = Slot { at: self.appended, bytes };
             let id = self.index.origin_id(&event.id.origin);
-            self.index.push(id, Entry { clock: event.clock, place }, FeedNames::of(&event.body));
-            self.events.push(event.clone());
+            self.index.push(id, Entry::new(event.clock, event.timestamp.ms, place), FeedNames::of(&event.body));
+            self.events.insert(self.appended, event.clone());
+            self.appended += 1;
         }
         self.bytes += bytes;
         Ok(())
     }
 
     fn sync(&mut self) -> Result<(), StoreError> {
-        self.durable_index = self.events.len() as u64;
+        self.durable_index = u64::from(self.appended);
         Ok(())
     }
 
@@ -87,16 +101,44 @@ impl EventStore for MemoryStore {
         self.index.vector()
     }
 
-    fn range(&self, origin: &Origin, from_seq: u64, limit: Limit) -> Result<Vec<Event>, StoreError> {
-        Ok(self.fetch(&self.index.range(origin, from_seq, limit)))
+    fn range(&self, origin: &Origin, from_seq: u64, limit: Limit) -> Result<Stretch, StoreError> {
+        let (found, upto) = self.index.range(origin, from_seq, limit);
+        Ok(Stretch { events: self.fetch(&found), upto })
     }
 
     fn read(&self, feed: &Feed, cursor: FeedCursor, limit: Limit) -> Result<Page, StoreError> {
         self.index.page(feed, cursor, limit, |found| Ok(self.fetch(found)))
     }
 
-    fn replay(&self, visit: &mut dyn FnMut(Event)) -> Result<(), StoreError> {
-        self.events.iter().for_each(|event| visit(event.clone()));
+    fn replay_after(&self, after: &Position, visit: &mut dyn FnMut(Event)) -> Result<(), StoreError> {
+        let events = self.events.values().filter(|event| !after.contains(&event.id));
+        events.for_each(|event| visit(event.clone()));
+        Ok(())
+    }
+
+    fn skip(&mut self, origin: &Origin, upto: u64) {
+        let id = self.index.origin_id(origin);
+        self.index.skip(id, upto, |_| ());
+    }
+
+    fn floors(&self) -> Floors {
+        self.floors
+    }
+
+    fn floors_for(&self, retention: &Retention, now: Timestamp) -> Floors {
+        self.index.floors_for(retention, self.floors, now)
+    }
+
+    fn retire(&mut self, floors: Floors, hidden: &BTreeSet<EventId>) -> Result<(), StoreError> {
+        self.floors.merge(floors);
+        for (id, ranges) in self.index.below(self.floors, hidden) {
+            let (events, bytes) = (&mut self.events, &mut self.bytes);
+            self.index.retire(id, &ranges, |entry| {
+                events.remove(&entry.place.at);
+                *bytes -= u64::from(entry.place.bytes);
+            });
+        }
+        self.index.tidy_feeds();
         Ok(())
     }
 
@@ -113,7 +155,7 @@ impl EventStore for MemoryStore {
         StoreStats {
             events: self.index.events(),
             bytes: self.bytes,
-            last_index: self.events.len() as u64,
+            last_index: u64::from(self.appended),
             durable_index: self.durable_index,
             index_bytes: self.index.memory_bytes(),
             ..StoreStats::default()

@@ -1,7 +1,11 @@
 //! The event store as the rest of the system sees it.
 
-use dsv2_core::{Event, Feed, OrderKey, Origin, Position};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
+use dsv2_core::{Change, Event, EventId, Feed, Floors, OrderKey, Origin, Position, Retention, Timestamp};
+
+use crate::disk::Disk;
 use crate::error::StoreError;
 use crate::meta::Meta;
 
@@ -12,7 +16,8 @@ use crate::meta::Meta;
 /// ```
 ///
 /// Laws, which `testing::conformance` checks (feature `testing`):
-/// - an origin's events are held without gaps, in the order of their numbers, each at most once;
+/// - an origin's events are held without gaps but those of what is retired, in the order of their numbers, each at most
+///   once;
 /// - a call that fails with anything but [`StoreError::Io`] changes nothing;
 /// - what was appended before a successful [`EventStore::sync`] is there after any crash; of what came later, any
 ///   prefix of the log may be;
@@ -39,11 +44,12 @@ pub trait EventStore: Send {
     /// What is held: of every origin, all events up to the number given.
     fn vector(&self) -> &Position;
 
-    /// The events of one origin from number `from_seq` (0 counts as 1) on, in their order, as far as `limit` allows.
+    /// The events of one origin from number `from_seq` (0 counts as 1) on, in their order, as far as `limit` allows, and
+    /// up to which number these are all that is not retired.
     ///
     /// # Errors
     /// [`StoreError::Io`] and [`StoreError::Corrupt`]. The store is not fenced.
-    fn range(&self, origin: &Origin, from_seq: u64, limit: Limit) -> Result<Vec<Event>, StoreError>;
+    fn range(&self, origin: &Origin, from_seq: u64, limit: Limit) -> Result<Stretch, StoreError>;
 
     /// A page of one feed.
     ///
@@ -55,7 +61,94 @@ pub trait EventStore: Send {
     ///
     /// # Errors
     /// [`StoreError::Io`] and [`StoreError::Corrupt`]; the events visited so far are right. The store is not fenced.
-    fn replay(&self, visit: &mut dyn FnMut(Event)) -> Result<(), StoreError>;
+    fn replay(&self, visit: &mut dyn FnMut(Event)) -> Result<(), StoreError> {
+        self.replay_after(&Position::default(), visit)
+    }
+
+    /// As [`EventStore::replay`], but only the events that `after` does not mean.
+    ///
+    /// # Errors
+    /// As [`EventStore::replay`].
+    fn replay_after(&self, after: &Position, visit: &mut dyn FnMut(Event)) -> Result<(), StoreError>;
+
+    /// The state that the last snapshot before this store was opened holds, and the position it stands for; once. A start
+    /// goes on from it with [`EventStore::replay_after`].
+    fn take_snapshot(&mut self) -> Option<(Position, Vec<u8>)> {
+        None
+    }
+
+    /// What the snapshot covers that the store was opened with, if it was.
+    fn snapshot_position(&self) -> Option<&Position> {
+        None
+    }
+
+    /// Counts the numbers of an origin up to `upto` that are not held as retired: another store that holds all of the
+    /// origin up to there has retired them. What is appended next may follow them. It is durable with the next event of
+    /// the origin; if it is forgotten, it can be said again.
+    fn skip(&mut self, origin: &Origin, upto: u64);
+
+    /// Below which clocks messages are retired.
+    fn floors(&self) -> Floors;
+
+    /// The floors that a retention asks for as of `now`: none below the present ones. A hint; nothing changes.
+    fn floors_for(&self, retention: &Retention, now: Timestamp) -> Floors;
+
+    /// Retires messages below the floors, durably, but of every feed the last event of each origin; an event in `hidden`
+    /// is never such a last one. Retired events are no longer served, and [`EventStore::vector`] still means them.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`] and [`StoreError::Fenced`]: nothing changed. [`StoreError::Io`]: old or new, and the store is
+    /// fenced.
+    fn retire(&mut self, floors: Floors, hidden: &BTreeSet<EventId>) -> Result<(), StoreError>;
+
+    /// Makes changes, in their order, and takes those that are made out of `changes`.
+    ///
+    /// # Errors
+    /// As [`EventStore::append`] and [`EventStore::retire`]. Where some changes were made before, they are durable then,
+    /// unless the store is fenced.
+    fn change(&mut self, changes: &mut Vec<Change>) -> Result<(), StoreError> {
+        while let Some(first) = changes.first() {
+            let done = match first {
+                Change::Append(_) => {
+                    let run = changes.iter().map_while(|change| match change {
+                        Change::Append(event) => Some(Event::clone(event)),
+                        _ => None,
+                    });
+                    let run: Vec<Event> = run.collect();
+                    self.append(&run).map(|()| run.len())
+                }
+                Change::Skip { origin, upto } => {
+                    self.skip(origin, *upto);
+                    Ok(1)
+                }
+                Change::Retire { floors, hidden } => self.retire(*floors, hidden).map(|()| 1),
+            };
+            match done {
+                Ok(count) => drop(changes.drain(..count)),
+                Err(error) if error.changed_nothing() => {
+                    self.sync()?;
+                    return Err(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives back some of the room that retired events take, if it is worth it: a step of bounded size. True where another
+    /// step may give back more.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`] and [`StoreError::Fenced`]: nothing changed. [`StoreError::Io`]: no event is harmed, and the
+    /// store is fenced.
+    fn compact(&mut self) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
+    /// The disk that a snapshot of it can be made on; `None` where there is none, or no snapshots.
+    fn disk(&self) -> Option<Arc<dyn Disk>> {
+        None
+    }
 
     /// What the server must remember besides events, as last saved.
     fn meta(&self) -> &Meta;
@@ -78,6 +171,15 @@ pub trait EventStore: Send {
     fn close(&mut self) -> Result<(), StoreError> {
         self.sync()
     }
+}
+
+/// A part of what one origin wrote.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stretch {
+    /// The events, by their numbers; those between them are retired.
+    pub events: Vec<Event>,
+    /// Up to this number these are all.
+    pub upto: u64,
 }
 
 /// How much a read may return. One event is returned whatever its size, so that every reader makes progress.
@@ -127,6 +229,8 @@ pub struct Page {
     pub more: bool,
     /// The number of each origin's last event in the feed.
     pub heads: Position,
+    /// Predecessors of events of this page that are retired, and that the cursor did not mean.
+    pub retired: Vec<EventId>,
 }
 
 /// Figures of a store.
@@ -135,6 +239,8 @@ pub struct Page {
 pub struct StoreStats {
     /// Events that are served.
     pub events: u64,
+    /// Bytes of lines of retired events that are still in the files.
+    pub retired_bytes: u64,
     /// Bytes of all log files.
     pub bytes: u64,
     /// Log files, active and sealed.

@@ -102,7 +102,7 @@ fn run(seed: u64) -> u64 {
             "seed {seed}: a crash damages nothing"
         );
         if rng.chance(10) {
-            conformance::compare(&store, &Model { events: found }, &mut rng);
+            conformance::compare(&store, &Model::from(found), &mut rng);
         }
         cuts += store.recovery().cut_bytes;
         expected.synced = expected.given.len();

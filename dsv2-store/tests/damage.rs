@@ -268,7 +268,7 @@ fn waiting_events_are_served_once_the_missing_one_is_back() {
     let of_origin = given.iter().filter(|event| event.id.origin == origin).count() as u64;
     assert_eq!((store.vector().get(&origin), store.stats().waiting_events), (0, of_origin - 1));
     assert_eq!((store.missing().len(), store.missing()[0].first, store.missing()[0].last), (1, 1, 1));
-    assert_eq!(store.range(&origin, 1, Limit::default()).expect("reads"), []);
+    assert_eq!(store.range(&origin, 1, Limit::default()).expect("reads").events, []);
     let bytes = store.stats().bytes;
 
     let mut wrong = given.iter().find(|event| event.id.origin == origin && event.id.seq == 2).expect("there").clone();
@@ -304,7 +304,7 @@ fn damage_while_the_store_is_open_is_never_served() {
     let mut refused = 0;
     for event in &given {
         match store.range(&event.id.origin, event.id.seq, Limit::events(1)) {
-            Ok(found) => assert_eq!(found, std::slice::from_ref(event)),
+            Ok(found) => assert_eq!(found.events, std::slice::from_ref(event)),
             Err(StoreError::Corrupt { .. }) => refused += 1,
             Err(other) => panic!("{other}"),
         }
@@ -324,7 +324,7 @@ fn a_failing_read_is_an_error_and_no_more() {
     disk.fail_nth(Call::Read, 1, Fault::Broken);
     let range = |store: &JsonlStore| store.range(&given[0].id.origin, 1, Limit::default());
     assert!(matches!(range(&store), Err(StoreError::Io { .. })));
-    assert_eq!(range(&store).expect("reads")[0], given[0]);
+    assert_eq!(range(&store).expect("reads").events[0], given[0]);
     store.append(&sampler.batch(3)).expect("appends");
     store.sync().expect("syncs");
 }

@@ -94,7 +94,7 @@ fn a_small_disk_fills_and_writes_resume() {
         }
     };
     let origin = &given[0].id.origin;
-    assert_eq!(store.range(origin, 1, Limit::events(1)).expect("reads go on")[0], given[0]);
+    assert_eq!(store.range(origin, 1, Limit::events(1)).expect("reads go on").events[0], given[0]);
     drop(store);
     let mut store = open(&dir).expect("opens on a full disk");
     assert!(matches!(store.append(&refused), Err(StoreError::Full { .. })));

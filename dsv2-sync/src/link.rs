@@ -14,7 +14,7 @@
 //! On the wire each is one frame, `[version, message]` in MessagePack: an array, so that no request of the family,
 //! which is a map, can be taken for one.
 
-use dsv2_core::{Clock, Event, Level, Origin, Position, ServerName};
+use dsv2_core::{Clock, Event, Floors, Level, Origin, Position, ServerName};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -22,8 +22,8 @@ use crate::clock_sync::ClockMessage;
 use crate::election::ElectionMessage;
 
 /// The version of the messages here. Servers refuse others. Version 2 brought the messages of elections with a quorum,
-/// version 3 the present life in a hello.
-pub const LINK_VERSION: u8 = 3;
+/// version 3 the present life in a hello, version 4 retention.
+pub const LINK_VERSION: u8 = 4;
 
 /// One message on a link.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -43,6 +43,17 @@ pub enum LinkMessage {
     /// Events of one origin, in their order, without gaps among them.
     Events {
         /// The events. Shared between the links they leave on.
+        events: Vec<Arc<Event>>,
+    },
+    /// All events of one origin from number `from` up to `upto` that the sender has not retired.
+    Stretch {
+        /// Whose.
+        origin: Origin,
+        /// The first number that it tells of.
+        from: u64,
+        /// The last one.
+        upto: u64,
+        /// The events, in their order; the numbers between them are retired.
         events: Vec<Arc<Event>>,
     },
     /// What of the streamed events' origins is durable at the receiver.
@@ -70,6 +81,10 @@ pub enum LinkMessage {
         clock: Clock,
         /// The last event of each of the sender's own lives.
         events: Position,
+        /// What was final at the sender then: it holds every event up to this clock, durable. Zero where it cannot tell.
+        stable: Clock,
+        /// Below which clocks messages are to be retired, as far as the sender knows.
+        floors: Floors,
     },
     /// The sender lives. Answered by [`LinkMessage::Pong`].
     Ping,

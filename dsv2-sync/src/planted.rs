@@ -71,6 +71,14 @@ pub enum Bug {
     TimeoutRejected,
     /// A session gives every attempt of a write an identity of its own.
     RetryRenamed,
+    /// Messages are retired before they are final everywhere.
+    RetiredTooSoon,
+    /// A message is retired, and its twin is not.
+    TwinsDivided,
+    /// A write of a session whose messages may be retired is carried out.
+    ForgottenExecuted,
+    /// Readers are not told of what was retired before they came.
+    RetiredUntold,
 }
 
 impl Bug {

@@ -33,6 +33,9 @@ pub trait ReplicationLog {
     /// Judges an event that arrived, and counts it as held if it is the next one of its origin.
     fn offer(&mut self, event: &EventId) -> Offer;
 
+    /// Counts all numbers of an origin up to `upto` as held: those that did not come are retired elsewhere.
+    fn skip(&mut self, origin: &Origin, upto: u64);
+
     /// What is held.
     fn held(&self) -> &Position;
 
@@ -80,6 +83,10 @@ impl ReplicationLog for VectorLog {
         } else {
             Offer::Gap(have + 1)
         }
+    }
+
+    fn skip(&mut self, origin: &Origin, upto: u64) {
+        self.held.advance_to(origin, upto);
     }
 
     fn held(&self) -> &Position {

@@ -4,13 +4,24 @@
 //! channels are created by the event with the smallest key, a message is the event with the smallest key among those of
 //! one identity and content. So two servers that hold the same events are in the same state.
 
+mod saved;
+
+pub(crate) use saved::{put, take};
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use dsv2_core::{ChannelName, Clock, Event, EventBody, EventId, Feed, MessageId, OrderKey, Origin, Position, UserName};
+use dsv2_core::{
+    ChannelName, Clock, Event, EventBody, EventId, EventKind, Feed, Floors, MessageId, OrderKey, Origin, Position,
+    UserName,
+};
+use serde::{Deserialize, Serialize};
 
 /// The fold of all events held.
 ///
-/// Memory: about 60 bytes a message, for its identity; the texts stay in the store.
+/// Memory: about 60 bytes a message that is not retired, for its identity; the texts stay in the store.
+///
+/// Messages below the floors are not taken into account: neither their identities, nor which of them are twins. Floors are
+/// raised only where no twin is above one while its original is below, see [`State::safe_floors`].
 #[derive(Debug, Default)]
 pub struct State {
     users: BTreeMap<UserName, Creation>,
@@ -21,13 +32,18 @@ pub struct State {
     /// Messages that share an identity with one in `messages` and say something else.
     namesakes: BTreeMap<(u128, u64), Known>,
     /// Events whose message stands in another event with a smaller key; histories leave them out.
-    twins: BTreeSet<EventId>,
+    twins: BTreeMap<EventId, Twin>,
     conflicts: BTreeSet<String>,
+    floors: Floors,
     events: u64,
 }
 
+const fn kind(is_private: bool) -> EventKind {
+    if is_private { EventKind::Message } else { EventKind::Publish }
+}
+
 /// A user's or a channel's creation.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Creation {
     /// The event that holds it.
     pub key: OrderKey,
@@ -41,7 +57,17 @@ struct Known {
     content: u64,
     clock: Clock,
     origin: u32,
+    is_private: bool,
     seq: u64,
+}
+
+/// What is remembered of a twin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Twin {
+    identity: u128,
+    content: u64,
+    clock: Clock,
+    is_private: bool,
 }
 
 /// What is known of an identity.
@@ -95,7 +121,11 @@ impl State {
                     self.conflicts.insert(channel.as_str().to_owned());
                 }
             }
-            EventBody::Publish { .. } | EventBody::Message { .. } => self.apply_message(event),
+            EventBody::Publish { .. } | EventBody::Message { .. } => {
+                if !self.floors.retires(event.body.kind(), event.clock) {
+                    self.apply_message(event);
+                }
+            }
         }
     }
 
@@ -103,7 +133,8 @@ impl State {
         let identity = identity(&event.message_id, &event.body);
         let content = content(&event.body);
         let origin = self.origins.intern(&event.id.origin);
-        let new = Known { content, clock: event.clock, origin, seq: event.id.seq };
+        let is_private = event.body.kind() == EventKind::Message;
+        let new = Known { content, clock: event.clock, origin, is_private, seq: event.id.seq };
         let held = match self.messages.get_mut(&identity) {
             None => {
                 self.messages.insert(identity, new);
@@ -119,13 +150,68 @@ impl State {
             },
         };
         let held_id = self.origins.id(*held);
-        let later = if event.key() < (OrderKey { clock: held.clock, id: held_id.clone() }) {
+        let (later, clock) = if event.key() < (OrderKey { clock: held.clock, id: held_id.clone() }) {
+            let clock = held.clock;
             *held = new;
-            held_id
+            (held_id, clock)
         } else {
-            event.id.clone()
+            (event.id.clone(), event.clock)
         };
-        self.twins.insert(later);
+        self.twins.insert(later, Twin { identity, content, clock, is_private });
+    }
+
+    /// Below which clocks messages are retired.
+    #[must_use]
+    pub fn floors(&self) -> Floors {
+        self.floors
+    }
+
+    /// Whether a message of this identity, which is not known, may be one that was retired: its session was opened below
+    /// the floor, so nobody can tell any more.
+    #[must_use]
+    pub fn is_forgotten(&self, id: &MessageId, kind: EventKind) -> bool {
+        matches!(id, MessageId::Request { session, .. } if self.floors.retires(kind, session.opened()))
+    }
+
+    /// Raises the floors and forgets what is below them; yields the twins among it. The floors must be safe.
+    pub fn retire(&mut self, floors: Floors) -> BTreeSet<EventId> {
+        self.floors.merge(floors);
+        let floors = self.floors;
+        let stays = |known: &Known| !floors.retires(kind(known.is_private), known.clock);
+        #[allow(clippy::disallowed_methods, reason = "what is dropped does not depend on the order")]
+        self.messages.retain(|_, known| stays(known));
+        self.messages.shrink_to(2 * self.messages.len());
+        self.namesakes.retain(|_, known| stays(known));
+        let is_below = |twin: &Twin| floors.retires(kind(twin.is_private), twin.clock);
+        let hidden = self.twins.iter().filter(|(_, twin)| is_below(twin)).map(|(id, _)| id.clone()).collect();
+        self.twins.retain(|_, twin| !is_below(twin));
+        hidden
+    }
+
+    /// The highest floors up to those wanted between which and above which no twin and its original are divided: whoever
+    /// forgot the original would take the twin for a message of its own.
+    #[must_use]
+    pub fn safe_floors(&self, wanted: Floors) -> Floors {
+        let mut floors = wanted;
+        loop {
+            let before = floors;
+            for twin in self.twins.values() {
+                let original = self.original(twin);
+                let floor = if twin.is_private { &mut floors.message } else { &mut floors.publish };
+                if let Some(original) = original.filter(|original| original <= floor && twin.clock > *floor) {
+                    *floor = Clock::new(original.get().saturating_sub(1)).unwrap_or(Clock::ZERO);
+                }
+            }
+            if floors == before {
+                return floors;
+            }
+        }
+    }
+
+    /// The clock of the event that counts instead of a twin.
+    fn original(&self, twin: &Twin) -> Option<Clock> {
+        let held = self.messages.get(&twin.identity).filter(|held| held.content == twin.content);
+        held.or_else(|| self.namesakes.get(&(twin.identity, twin.content))).map(|held| held.clock)
     }
 
     /// What is known of a message's identity and content.
@@ -165,7 +251,7 @@ impl State {
     /// Whether the event's message counts by another event, so that a history leaves this one out.
     #[must_use]
     pub fn is_twin(&self, event: &EventId) -> bool {
-        self.twins.contains(event)
+        self.twins.contains_key(event)
     }
 
     /// The feed that a bare name means: the channel's, or else the user's inbox.
@@ -208,9 +294,10 @@ impl State {
             hash.text(name.as_str());
             hash.text(&creation.key.to_string());
         }
-        for twin in &self.twins {
+        for twin in self.twins.keys() {
             hash.text(&twin.to_string());
         }
+        hash.text(&format!("{} {}", self.floors.publish, self.floors.message));
         for (origin, seq) in position.iter() {
             hash.text(&origin.to_string());
             hash.text(&seq.to_string());

@@ -7,7 +7,7 @@ use super::loose::{Field, FieldError, Loose};
 use super::publication::Publication;
 use crate::clock::Clock;
 use crate::event::{Event, EventKind, Feed};
-use crate::id::OrderKey;
+use crate::id::{EventId, OrderKey};
 use crate::name::{ChannelName, UserName};
 use crate::position::Position;
 
@@ -75,6 +75,9 @@ pub struct HistoryPage {
     pub more: bool,
     /// Nothing will ever be inserted before this logical time; absent without voters.
     pub stable: Option<Clock>,
+    /// Predecessors of events of this page that retention took, and that the query did not mean: a reader missed them for
+    /// good, and perhaps others before them.
+    pub retired: Vec<EventId>,
 }
 
 impl HistoryQuery {
@@ -129,6 +132,7 @@ impl HistoryPage {
             heads: loose.structure("heads")?.unwrap_or_default(),
             more: loose.structure("more")?.unwrap_or_default(),
             stable: loose.structure("stable")?,
+            retired: loose.structure("retired")?.unwrap_or_default(),
         })
     }
 
@@ -137,7 +141,8 @@ impl HistoryPage {
         data.serialize_entry("next", &self.next)?;
         data.serialize_entry("heads", &self.heads)?;
         data.serialize_entry("more", &self.more)?;
-        data.optional("stable", self.stable.as_ref())
+        data.optional("stable", self.stable.as_ref())?;
+        data.optional("retired", (!self.retired.is_empty()).then_some(&self.retired))
     }
 
     /// The events of a feed as a page carries them; those without a text of their own are left out.

@@ -3,15 +3,16 @@
 //! Where there is no room, it keeps what it was asked to write and tries it again; nothing of it is on the disk until
 //! then, so reads show none of it. Where the disk fails, it writes nothing more, and reads show only what was synced.
 
-use std::sync::Arc;
 use std::sync::mpsc as sync_mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use dsv2_core::{Event, Position};
-use dsv2_store::{EventStore, FeedCursor, Limit, StoreError, Vote};
+use dsv2_core::{Change, Position, ServerName};
+use dsv2_store::{EventStore, FeedCursor, Limit, Page, StoreError, Vote};
 use dsv2_sync::server::{Read, ReadResult, Saved};
 use tokio::sync::mpsc;
+
+use super::maintenance::Maintenance;
 
 /// The most bytes of one read.
 const READ_CAP_BYTES: usize = 512 << 10;
@@ -21,7 +22,7 @@ const PROBE: Duration = Duration::from_secs(1);
 
 /// What the storage thread is asked to do.
 enum Command {
-    Commit { commit: u64, events: Vec<Arc<Event>>, save: Option<Saved> },
+    Commit { commit: u64, changes: Vec<Change>, save: Option<Saved> },
     Read { token: u64, read: Read },
     Close,
 }
@@ -52,19 +53,21 @@ impl Storage {
     /// Starts the thread; what it has to tell arrives at the receiver.
     pub(crate) fn start(
         store: Box<dyn EventStore>,
-        name: &str,
+        name: &ServerName,
     ) -> std::io::Result<(Self, mpsc::UnboundedReceiver<Report>)> {
         let (commands, inbox) = sync_mpsc::channel();
         // Bounded by what the machine has under way: a report answers a command.
         let (reports, outbox) = mpsc::unbounded_channel();
-        let thread =
-            thread::Builder::new().name(format!("store {name}")).spawn(move || run(store, &inbox, &reports))?;
+        let maintenance = Maintenance::new(name.clone(), store.as_ref());
+        let thread = thread::Builder::new()
+            .name(format!("store {name}"))
+            .spawn(move || run(store, maintenance, &inbox, &reports))?;
         Ok((Self { commands, thread: Some(thread) }, outbox))
     }
 
-    /// Asks for events and metadata to be made durable.
-    pub(crate) fn commit(&self, commit: u64, events: Vec<Arc<Event>>, save: Option<Saved>) {
-        self.send(Command::Commit { commit, events, save });
+    /// Asks for changes and metadata to be made durable.
+    pub(crate) fn commit(&self, commit: u64, changes: Vec<Change>, save: Option<Saved>) {
+        self.send(Command::Commit { commit, changes, save });
     }
 
     /// Asks for a read.
@@ -87,38 +90,48 @@ impl Storage {
 
 fn run(
     store: Box<dyn EventStore>,
+    maintenance: Maintenance,
     inbox: &sync_mpsc::Receiver<Command>,
     reports: &mpsc::UnboundedSender<Report>,
 ) -> Box<dyn EventStore> {
-    let mut writer = Writer { store, group: Group::default(), health: Health::Good };
+    let mut writer = Writer { store, group: Group::default(), health: Health::Good, maintenance };
     let mut reads = Vec::new();
     loop {
-        let first = match writer.probe_in() {
-            None => inbox.recv().map(Some).map_err(|_| sync_mpsc::RecvTimeoutError::Disconnected),
-            Some(wait) => inbox.recv_timeout(wait).map(Some),
+        let wait = writer.probe_in().into_iter().chain(writer.maintenance.wait()).min();
+        let first = match wait {
+            None => inbox.recv().map_err(|_| sync_mpsc::RecvTimeoutError::Disconnected),
+            Some(wait) => inbox.recv_timeout(wait),
         };
         let first = match first {
             Err(sync_mpsc::RecvTimeoutError::Disconnected) => break,
             Err(sync_mpsc::RecvTimeoutError::Timeout) => None,
-            Ok(first) => first,
+            Ok(first) => Some(first),
         };
+        let idle = first.is_none();
         let mut closing = false;
         for command in first.into_iter().chain(inbox.try_iter()) {
             match command {
-                Command::Commit { commit, events, save } => writer.add(commit, events, save),
+                Command::Commit { commit, changes, save } => writer.add(commit, changes, save),
                 Command::Read { token, read } => reads.push((token, read)),
                 Command::Close => closing = true,
             }
         }
         writer.commit(closing, &mut |report| drop(reports.send(report)));
         for (token, read) in reads.drain(..) {
-            let result = writer.answer(read).map_err(|error| error.to_string());
+            let result = writer.answer(read).map_err(|error| {
+                if matches!(error, StoreError::Corrupt { .. }) {
+                    writer.maintenance.distrust();
+                }
+                error.to_string()
+            });
             drop(reports.send(Report::Read { token, result }));
         }
+        writer.maintenance.step(writer.store.as_mut(), idle && !closing);
         if closing {
             break;
         }
     }
+    writer.maintenance.finish(true);
     writer.store
 }
 
@@ -136,6 +149,7 @@ struct Writer {
     store: Box<dyn EventStore>,
     group: Group,
     health: Health,
+    maintenance: Maintenance,
 }
 
 impl Writer {
@@ -147,10 +161,10 @@ impl Writer {
         }
     }
 
-    fn add(&mut self, commit: u64, events: Vec<Arc<Event>>, save: Option<Saved>) {
+    fn add(&mut self, commit: u64, changes: Vec<Change>, save: Option<Saved>) {
         // What comes in after a failure is never written.
         if !matches!(self.health, Health::Failed(_)) {
-            self.group.add(commit, events, save);
+            self.group.add(commit, changes, save);
         }
     }
 
@@ -165,7 +179,8 @@ impl Writer {
             return;
         }
         match self.group.commit(self.store.as_mut()) {
-            Ok(committed) => {
+            Ok((committed, events)) => {
+                self.maintenance.grew(events);
                 report(committed);
                 if matches!(self.health, Health::Full(_)) {
                     self.health = Health::Good;
@@ -193,7 +208,12 @@ impl Writer {
         let mut result = answer(self.store.as_ref(), read)?;
         if let Health::Failed(durable) = &self.health {
             match &mut result {
-                ReadResult::Range(events) => events.retain(|event| durable.contains(&event.id)),
+                ReadResult::Floors(_) => {}
+                ReadResult::Range { events, upto } => {
+                    let first_lost = events.iter().find(|event| !durable.contains(&event.id));
+                    *upto = first_lost.map_or(*upto, |event| event.id.seq - 1);
+                    events.retain(|event| durable.contains(&event.id));
+                }
                 ReadResult::Page { events, next, heads, .. } => {
                     events.retain(|event| durable.contains(&event.id));
                     (*next, *heads) = (next.meet(durable), heads.meet(durable));
@@ -208,26 +228,34 @@ impl Writer {
 #[derive(Default)]
 struct Group {
     commit: u64,
-    events: Vec<Event>,
+    changes: Vec<Change>,
     save: Option<Saved>,
     dirty: bool,
 }
 
 impl Group {
-    fn add(&mut self, commit: u64, events: Vec<Arc<Event>>, save: Option<Saved>) {
+    fn add(&mut self, commit: u64, changes: Vec<Change>, save: Option<Saved>) {
         self.commit = commit;
-        self.events.extend(events.into_iter().map(Arc::unwrap_or_clone));
+        self.changes.extend(changes);
         self.save = save.or(self.save.take());
         self.dirty = true;
     }
 
-    /// Writes everything, and keeps what could not be written.
-    fn commit(&mut self, store: &mut dyn EventStore) -> Result<Report, StoreError> {
-        if !self.events.is_empty() {
-            store.append(&self.events)?;
+    /// Writes everything, and keeps what could not be written. Yields how many changes it were, too.
+    fn commit(&mut self, store: &mut dyn EventStore) -> Result<(Report, usize), StoreError> {
+        let changes = self.changes.len();
+        if changes > 0 {
+            let mut left = self.changes.clone();
+            if let Err(error) = store.change(&mut left) {
+                if matches!(error, StoreError::Full { .. }) {
+                    // The rest is tried again; what was made is durable.
+                    self.changes = left;
+                }
+                return Err(error);
+            }
             store.sync()?;
-            self.events.clear();
-            self.events.shrink_to(KEEP);
+            self.changes.clear();
+            self.changes.shrink_to(KEEP);
         }
         if let Some(saved) = &self.save {
             let mut meta = store.meta().clone();
@@ -240,13 +268,17 @@ impl Group {
             store.save_meta(&meta)?;
         }
         self.dirty = false;
-        Ok(Report::Committed { commit: self.commit, saved: self.save.take() })
+        Ok((Report::Committed { commit: self.commit, saved: self.save.take() }, changes))
     }
 
     /// What is held without the events that were being written.
     fn before(&self, held: &Position) -> Position {
         let mut first = Position::default();
-        for event in &self.events {
+        let events = self.changes.iter().filter_map(|change| match change {
+            Change::Append(event) => Some(event),
+            Change::Skip { .. } | Change::Retire { .. } => None,
+        });
+        for event in events {
             // The first one of each origin: numbers only grow.
             if first.get(&event.id.origin) == 0 {
                 first.advance(&event.id);
@@ -267,11 +299,14 @@ fn answer(store: &dyn EventStore, read: Read) -> Result<ReadResult, StoreError> 
     let limit = |events| Limit { events, bytes: READ_CAP_BYTES };
     let (feed, cursor, events) = match read {
         Read::Range { origin, from, limit: events } => {
-            return store.range(&origin, from, limit(events)).map(ReadResult::Range);
+            let range = store.range(&origin, from, limit(events))?;
+            return Ok(ReadResult::Range { events: range.events, upto: range.upto });
         }
+        Read::Floors { retention, now } => return Ok(ReadResult::Floors(store.floors_for(&retention, now))),
         Read::After { feed, position, limit } => (feed, FeedCursor::After(position), limit),
         Read::Before { feed, key, limit } => (feed, FeedCursor::Before(key), limit),
     };
     let page = store.read(&feed, cursor, limit(events))?;
-    Ok(ReadResult::Page { events: page.events, next: page.next, heads: page.heads, more: page.more })
+    let Page { events, next, heads, more, retired } = page;
+    Ok(ReadResult::Page { events, next, heads, more, retired })
 }

@@ -36,6 +36,9 @@ pub(crate) fn write(server: &ServerName, note: &Note) {
         Note::LinkRefused(why) => error!(%server, why, "a link was refused"),
         Note::Readiness { ready: true, .. } => info!(%server, "takes requests"),
         Note::Readiness { ready: false, why } => warn!(%server, why, "takes no requests"),
+        Note::Retired(floors) => {
+            info!(%server, publish = %floors.publish, message = %floors.message, "older messages are retired");
+        }
         Note::Adopted(event) => {
             info!(%server, event = %event.id, clock = %event.clock, "adopted an event of a foreign server")
         }

@@ -32,12 +32,12 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Runs a server until it is stopped, or must not run.
 pub(super) async fn run(
     options: ServerOptions,
-    store: Box<dyn EventStore>,
+    mut store: Box<dyn EventStore>,
     router: Router,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), ServerError> {
     let clocks = Clocks::start();
-    let machine = machine(&options, store.as_ref(), clocks)?;
+    let machine = machine(&options, store.as_mut(), clocks)?;
     Life::begin(&options, machine, store, router, clocks)?.live(&mut stop).await
 }
 
@@ -102,7 +102,7 @@ impl Life {
         let limits = PortLimits { queue_cap_messages: 100_000, queue_cap_bytes: 64 << 20, ..PortLimits::default() };
         let closed = |error: PortError| ServerError::Fatal(error.to_string());
         let ports = |kind, endpoints: &[Endpoint]| Ports::connect(kind, endpoints, &limits).map_err(closed);
-        let (storage, reports) = Storage::start(store, options.name.as_str())?;
+        let (storage, reports) = Storage::start(store, &options.name)?;
         let (dialled, links) = Dialled::new();
         let (questions, answers) = reference::start(options.reference.clone());
         let mut subscribers = ports(SocketKind::Sub, &options.subscribe)?;
@@ -215,14 +215,17 @@ impl Life {
         let effects = std::mem::take(&mut self.effects);
         let durable = effects.iter().any(|effect| effect.lane() == Lane::Durable);
         let commit = if durable { self.lanes.issue() } else { 0 };
-        let (mut events, mut save, mut reads) = (Vec::new(), None, Vec::new());
+        let (mut changes, mut save, mut reads) = (Vec::new(), None, Vec::new());
         for effect in effects {
             let ordered = effect.lane() == Lane::Ordered;
-            let out = match effect {
-                Effect::Append(event) => {
-                    events.push(event);
-                    None
+            let effect = match effect.into_change() {
+                Ok(change) => {
+                    changes.push(change);
+                    continue;
                 }
+                Err(effect) => effect,
+            };
+            let out = match effect {
                 Effect::Save(saved) => {
                     save = Some(saved);
                     None
@@ -239,7 +242,7 @@ impl Life {
             }
         }
         if durable {
-            self.storage.commit(commit, events, save);
+            self.storage.commit(commit, changes, save);
         }
         // A read must find what was decided before it in the same turn.
         reads.into_iter().for_each(|(token, read)| self.storage.read(token, read));
@@ -287,7 +290,9 @@ impl Life {
                 self.fatal = Some(why);
                 None
             }
-            Effect::Append(_) | Effect::Save(_) | Effect::Read { .. } => None,
+            Effect::Append(_) | Effect::Skip { .. } | Effect::Retire { .. } | Effect::Save(_) | Effect::Read { .. } => {
+                None
+            }
         }
     }
 

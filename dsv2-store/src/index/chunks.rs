@@ -36,14 +36,6 @@ impl<T> ChunkVec<T> {
         self.len
     }
 
-    pub(crate) fn last(&self) -> Option<&T> {
-        self.get(self.len.checked_sub(1)?)
-    }
-
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
-        self.chunks.iter().flatten()
-    }
-
     /// Memory outside the struct itself.
     pub(crate) fn heap_bytes(&self) -> usize {
         let items: usize = self.chunks.iter().map(Vec::capacity).sum();
@@ -79,6 +71,18 @@ impl SeqList {
             }
             Self::Long(list) => list.push(seq),
         }
+    }
+
+    /// The list of those numbers, which must ascend; `None` of none.
+    pub(crate) fn from_ascending(seqs: impl IntoIterator<Item = u32>) -> Option<Self> {
+        let mut seqs = seqs.into_iter();
+        let mut list = Self::of(seqs.next()?);
+        seqs.for_each(|seq| list.push(seq));
+        Some(list)
+    }
+
+    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = u32> {
+        (0..self.len()).filter_map(|at| self.get(at))
     }
 
     pub(crate) fn len(&self) -> usize {

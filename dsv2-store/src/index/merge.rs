@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
-use dsv2_core::{Clock, Event, Feed, OrderKey, Origin, Position};
+use dsv2_core::{Clock, Event, EventId, Feed, OrderKey, Origin, Position};
 
 use super::{Budget, Entry, FeedKey, Index, Place, Run};
 use crate::store::{FeedCursor, Limit, Page};
@@ -60,11 +60,17 @@ impl<P: Place> Index<P> {
     ) -> Result<Page, E> {
         let runs = self.runs(feed);
         let heads = self.position(runs.iter().map(|run| (run, run.seqs.len())));
-        let (found, more, next) = match cursor {
-            FeedCursor::After(position) => self.after(runs, position, limit),
-            FeedCursor::Before(key) => self.before(runs, key.as_ref(), limit),
+        let (known, (found, more, next)) = match cursor {
+            FeedCursor::After(position) => (position.clone(), self.after(runs, position, limit)),
+            FeedCursor::Before(key) => (Position::default(), self.before(runs, key.as_ref(), limit)),
         };
-        Ok(Page { events: fetch(&found)?, next, more, heads })
+        let events = fetch(&found)?;
+        let lost = |prev: &&EventId| {
+            let id = self.find_origin(&prev.origin);
+            !known.contains(prev) && id.is_some_and(|id| self.is_retired(id, prev.seq))
+        };
+        let retired = events.iter().filter_map(|event| event.prev.as_ref()).filter(lost).cloned().collect();
+        Ok(Page { events, next, more, heads, retired })
     }
 
     fn after(&self, runs: &[Run], mut position: Position, limit: Limit) -> (Vec<EventRef<P>>, bool, Position) {

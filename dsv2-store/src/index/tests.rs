@@ -11,7 +11,7 @@ impl Place for Nowhere {
 }
 
 fn entry(event: &Event) -> Entry<Nowhere> {
-    Entry { clock: event.clock, place: Nowhere }
+    Entry::new(event.clock, event.timestamp.ms, Nowhere)
 }
 
 #[test]
@@ -46,7 +46,7 @@ fn memory_per_event_is_bounded() {
     let mut index = Index::default();
     for event in Sampler::new(1).batch(50_000) {
         let id = index.origin_id(&event.id.origin);
-        index.push(id, Entry { clock: event.clock, place: Loc([0; 3]) }, FeedNames::of(&event.body));
+        index.push(id, Entry::new(event.clock, event.timestamp.ms, Loc([0; 3])), FeedNames::of(&event.body));
     }
     let per_event = index.memory_bytes() / index.events();
     assert!(per_event <= 40, "{per_event} bytes");

@@ -7,7 +7,8 @@
 //! (one line on disk). `n` is the log index, `d` the highest index known durable when the line was written. The kind is
 //! told by the keys: `user` a login, `channel` a creation, `user channel message` a publication, `src dst message` a
 //! private message. `p` is the previous event on the topic: its number where it has the same origin, else its whole
-//! identity. `crc` is the CRC-32 (IEEE) of all bytes before `,"crc"`.
+//! identity. `g`, where it is there, is the previous event of the origin: the numbers between were retired before this
+//! server got them. `crc` is the CRC-32 (IEEE) of all bytes before `,"crc"`.
 
 use std::borrow::Cow;
 
@@ -23,8 +24,8 @@ const CRC_END: &[u8] = b"\"}";
 /// What a checksum adds to an object: the key, eight digits, and the two characters after them, of which one was there.
 const CRC_LEN: usize = CRC_KEY.len() + 8 + CRC_END.len();
 
-/// Appends the event's line to `out`.
-pub(crate) fn encode(out: &mut Vec<u8>, n: u64, d: u64, event: &Event) {
+/// Appends the event's line to `out`; `after` is the number of its origin that it follows, where that is not the one before.
+pub(crate) fn encode(out: &mut Vec<u8>, n: u64, d: u64, after: Option<u64>, event: &Event) {
     let start = out.len();
     out.extend_from_slice(b"{\"n\":");
     push_number(out, n);
@@ -62,6 +63,10 @@ pub(crate) fn encode(out: &mut Vec<u8>, n: u64, d: u64, event: &Event) {
             push_event_id(out, prev);
             out.push(b'"');
         }
+    }
+    if let Some(after) = after {
+        out.extend_from_slice(b",\"g\":");
+        push_number(out, after);
     }
     push_message_id(out, &event.message_id);
     seal(out, start);
@@ -154,6 +159,8 @@ pub(crate) struct Line<'a> {
     pub(crate) origin: OriginText<'a>,
     pub(crate) seq: u64,
     prev: Option<Prev<'a>>,
+    /// The number that it follows, where that is not the one before.
+    pub(crate) after: Option<u64>,
     message_id: Cow<'a, str>,
 }
 
@@ -207,9 +214,13 @@ impl<'a> Line<'a> {
         } else {
             None
         };
+        let after = match cursor.literal(",\"g\":") {
+            Some(()) => Some(cursor.number()?),
+            None => None,
+        };
         cursor.literal(",\"id\":")?;
         let message_id = cursor.string()?;
-        cursor.is_at_end().then_some(Self { n, d, body, timestamp, clock, origin, seq, prev, message_id })
+        cursor.is_at_end().then_some(Self { n, d, body, timestamp, clock, origin, seq, prev, after, message_id })
     }
 
     /// The same fields in any order, with others between them: what a later version may write.
@@ -237,7 +248,12 @@ impl<'a> Line<'a> {
             }
         };
         let (n, d, clock) = (loose.n, loose.d, loose.clock);
-        Some(Self { n, d, body, timestamp: loose.ts, clock, origin, seq, prev, message_id: cow(loose.id) })
+        let after = loose.g;
+        Some(Self { n, d, body, timestamp: loose.ts, clock, origin, seq, prev, after, message_id: cow(loose.id) })
+    }
+
+    pub(crate) const fn timestamp_ms(&self) -> i64 {
+        self.timestamp
     }
 
     pub(crate) fn feed_names(&self) -> FeedNames<'_> {
@@ -345,6 +361,7 @@ struct Loose {
     clock: Clock,
     ev: String,
     p: Option<LoosePrev>,
+    g: Option<u64>,
     id: String,
 }
 

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 fn encoded(n: u64, d: u64, event: &Event) -> Vec<u8> {
     let mut out = Vec::new();
-    encode(&mut out, n, d, event);
+    encode(&mut out, n, d, None, event);
     out
 }
 
@@ -191,4 +191,19 @@ fn later_versions_may_add_fields() {
         let text = String::from_utf8_lossy(&line).replace(missing, "\"x\":1");
         assert!(Line::parse(&text.as_bytes()[..text.len() - CRC_LEN]).is_none(), "without {missing}");
     }
+}
+
+#[test]
+fn the_number_that_an_event_follows_is_kept() {
+    let mut out = Vec::new();
+    encode(&mut out, 7, 3, Some(12), &Sampler::new(1).event());
+    let covered = unseal(out.strip_suffix(b"\n").expect("a line")).expect("sealed");
+    let line = Line::parse(covered).expect("a line");
+    assert_eq!(line.after, Some(12));
+    let loose = String::from_utf8(covered.to_vec()).expect("text").replace(",\"g\":12", "").replacen(
+        ",\"ts\"",
+        ",\"g\":12,\"ts\"",
+        1,
+    );
+    assert_eq!(Line::parse(loose.as_bytes()), Some(line), "wherever it stands");
 }

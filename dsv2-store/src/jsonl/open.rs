@@ -1,15 +1,19 @@
 //! Opening a store.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use dsv2_core::EventKind;
+use dsv2_core::{EventKind, Floors};
 
 use super::manifest::Manifest;
+use super::note::Note;
 use super::recovery::{Damage, Missing, Recovery};
 use super::repair::{Cut, Repair};
-use super::scan::{Scan, Segment, scan};
+use super::scan::{Known, Scan, Segment, scan};
 use super::segments::{ActiveFile, Segments};
-use super::{JsonlConfig, JsonlStore, META_PATH, record};
+use super::snapshot::Snapshot;
+use super::view::View;
+use super::{JsonlConfig, JsonlStore, META_PATH, Restored, record};
 use crate::disk::{Disk, LockError};
 use crate::error::StoreError;
 use crate::meta::Meta;
@@ -31,7 +35,9 @@ impl JsonlStore {
         })?;
         let stored: Option<Meta> = record::load(&*disk, META_PATH)?;
         let manifest = load_manifest(&*disk)?;
-        let found = scan(&*disk, manifest.as_ref())?;
+        let note = Note::load(&*disk)?;
+        let known = Known { manifest: manifest.as_ref(), note: note.as_ref() };
+        let found = scan(&*disk, known, Snapshot::load(&*disk))?;
         let mut recovery = recovery_of(&found, manifest.is_none());
         recovery.metadata_missing = stored.is_none() && found.last > 0;
         let meta = match stored {
@@ -53,14 +59,20 @@ impl JsonlStore {
         recovery.log();
         let (segments, active) = open_files(&*disk, &found)?;
         let durable = if repair.is_none() { found.last } else { 0 };
+        let snapshot = found.snapshot.as_ref().map(|snapshot| Restored {
+            position: snapshot.position.clone(),
+            starts: found.segments.iter().map(|segment| segment.start).collect(),
+            state: Some(snapshot.state().to_vec()),
+        });
         Ok(Self {
-            disk,
             config,
             _lock: lock,
-            segments,
+            view: View { disk, segments, index: found.index },
             active,
             new_in: Vec::new(),
-            index: found.index,
+            snapshot,
+            floors: note.map_or_else(Floors::default, |note| note.floors),
+            skipped_from: HashMap::new(),
             meta,
             manifest,
             last: found.last,
@@ -92,7 +104,7 @@ fn new_meta(disk: &dyn Disk, config: &JsonlConfig) -> Result<Meta, StoreError> {
 }
 
 /// `None` where it is damaged.
-fn load_manifest(disk: &dyn Disk) -> Result<Option<Manifest>, StoreError> {
+pub(super) fn load_manifest(disk: &dyn Disk) -> Result<Option<Manifest>, StoreError> {
     match Manifest::load(disk) {
         Ok(manifest) => Ok(Some(manifest.unwrap_or_default())),
         Err(StoreError::Corrupt { .. }) => Ok(None),
@@ -107,7 +119,7 @@ pub(crate) fn recovery_of(found: &Scan, manifest_damaged: bool) -> Recovery {
     let kept = found.bad.iter().filter(|bad| bad.offset < segment(bad.segment).kept);
     let damage =
         kept.map(|bad| Damage { path: segment(bad.segment).at.path.clone(), offset: bad.offset, len: bad.len });
-    let missing = found.index.missing().into_iter();
+    let missing = found.index.missing().into_iter().chain(found.short.iter().cloned());
     Recovery {
         cut_from: found.cut_from,
         cut_bytes,
@@ -147,10 +159,11 @@ fn open_files(disk: &dyn Disk, found: &Scan) -> Result<(Segments, [ActiveFile; E
     for segment in &found.segments {
         let file = &mut active[segment.at.kind as usize];
         if let Some(number) = segment.at.sealed {
-            segments.add_sealed(segment.at.kind, segment.at.path.clone(), segment.kept);
+            segments.add_sealed(segment.at.kind, segment.at.path.clone(), segment.kept, segment.dead_bytes);
             file.next_sealed = number.saturating_add(1);
         } else {
             let (id, handle) = segments.create(disk, segment.at.kind)?;
+            segments.add_dead(id, segment.dead_bytes);
             (file.segment, file.file, file.len) = (id, Some(handle), segment.kept);
         }
     }

@@ -11,7 +11,7 @@ use crate::disk::{Disk, DiskFile, OpenMode, dir_of, read_exact};
 use crate::error::StoreError;
 
 /// Such files are small; a larger one is not ours.
-const CAP_BYTES: u64 = 16 << 20;
+const CAP_BYTES: u64 = 64 << 20;
 
 /// Replaces the file `path` by `value`, durably: a new file is written and synced, takes the name, and the directory is
 /// synced.

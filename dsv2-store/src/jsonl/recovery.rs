@@ -4,7 +4,7 @@ use std::fmt;
 
 use dsv2_core::Origin;
 
-use super::manifest::Ranges;
+use crate::ranges::Ranges;
 
 /// What opening a store found and did. All of it is also logged, as warnings.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

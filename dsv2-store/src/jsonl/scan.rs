@@ -4,6 +4,8 @@
 //! Up to *D*, every index must be there; one that is not is *lost* to damage, unless the manifest knows it. Above *D*, a
 //! crash may have taken anything: the log ends before the first index that is not there, and what stands behind it is
 //! to be cut.
+//!
+//! Retention changes this for the indices that its note covers, see [`Note`]. A snapshot spares reading what it covers.
 
 use std::sync::Arc;
 
@@ -11,12 +13,15 @@ use dsv2_core::{EventKind, Origin};
 
 use super::files::{self, LogFile};
 use super::line::Line;
-use super::manifest::{Manifest, Ranges};
+use super::manifest::Manifest;
 use super::names::Interner;
+use super::note::Note;
+use super::snapshot::Snapshot;
 use super::stream::{BadBytes, Head, Loc, Merge, Source};
 use crate::disk::{Disk, DiskFile, OpenMode, read_exact};
 use crate::error::StoreError;
 use crate::index::{Entry, Index};
+use crate::ranges::Ranges;
 
 /// What a log holds.
 #[derive(Debug)]
@@ -33,6 +38,10 @@ pub(crate) struct Scan {
     pub(crate) bad: Vec<BadBytes>,
     /// Intact lines of events that other lines hold.
     pub(crate) repeated: u64,
+    /// Origins of which less is held than the note says.
+    pub(crate) short: Vec<(Origin, u64, u64)>,
+    /// The snapshot that was used.
+    pub(crate) snapshot: Option<Snapshot>,
 }
 
 /// A log file and how much of it stays.
@@ -44,8 +53,16 @@ pub(crate) struct Segment {
     pub(crate) len: u64,
     /// Lines before this byte are believed when they say what is durable.
     first_len: u64,
+    /// A snapshot covers the bytes before this one.
+    pub(crate) start: u64,
+    /// Where the last line taken ends.
+    pub(crate) end: u64,
+    /// Where the last line taken begins, and its index.
+    pub(crate) last_line: Option<(u64, u64)>,
     /// The bytes from here on are to be cut.
     pub(crate) kept: u64,
+    /// Bytes of lines of retired events.
+    pub(crate) dead_bytes: u64,
     pub(crate) lines: u64,
     pub(crate) first: u64,
     pub(crate) last: u64,
@@ -53,25 +70,55 @@ pub(crate) struct Segment {
 
 impl Segment {
     const fn new(at: LogFile, file: Option<Arc<dyn DiskFile>>, len: u64) -> Self {
-        Self { at, file, len, first_len: len, kept: len, lines: 0, first: 0, last: 0 }
+        Self {
+            at,
+            file,
+            len,
+            first_len: len,
+            start: 0,
+            end: 0,
+            last_line: None,
+            kept: len,
+            dead_bytes: 0,
+            lines: 0,
+            first: 0,
+            last: 0,
+        }
     }
 }
 
-/// Reads the whole log. `manifest` is `None` where it cannot be read: then nothing is known to be a crash's work, so
-/// every hole counts as damage.
-pub(crate) fn scan(disk: &dyn Disk, manifest: Option<&Manifest>) -> Result<Scan, StoreError> {
-    let segments = open_segments(disk)?;
-    let known = manifest.map_or_else(Ranges::default, |manifest| manifest.lost.clone());
-    let durable = manifest.map_or(u64::MAX, |manifest| manifest.durable);
-    let first = Pass::new(disk, &segments, &known, durable).run()?;
+/// What is known of a log before it is read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Known<'a> {
+    /// `None` where it cannot be read: then nothing is known to be a crash's work, so every hole counts as damage.
+    pub(crate) manifest: Option<&'a Manifest>,
+    pub(crate) note: Option<&'a Note>,
+}
+
+/// Reads the log: all of it, or what the snapshot does not cover.
+pub(crate) fn scan(disk: &dyn Disk, known: Known<'_>, mut snapshot: Option<Snapshot>) -> Result<Scan, StoreError> {
+    let mut segments = open_segments(disk)?;
+    let fits = snapshot.as_mut().is_some_and(|snapshot| snapshot.fit(disk, &mut segments));
+    let index = |snapshot: &Option<Snapshot>| snapshot.as_ref().and_then(Snapshot::index);
+    let covered = index(&snapshot).filter(|_| fits);
+    if covered.is_none() {
+        snapshot = None;
+        segments
+            .iter_mut()
+            .for_each(|segment| *segment = Segment::new(segment.at.clone(), segment.file.clone(), segment.len));
+    }
+    let last = snapshot.as_ref().map_or(0, |snapshot| snapshot.last);
+    let durable = known.manifest.map_or(u64::MAX, |manifest| manifest.durable);
+    let first = Pass::new(disk, &segments, known, durable, (covered.unwrap_or_default(), last)).run()?;
     // Lines behind the first hole may know that it was once filled.
     let (cut_from, highest_d) = (first.cut_from, first.highest_d);
     if cut_from.is_none_or(|cut_from| highest_d < cut_from) {
-        return Ok(first.finish());
+        return Ok(first.finish(snapshot));
     }
     // An index in memory is large; there need not be two.
     drop(first);
-    Ok(Pass::new(disk, &segments, &known, highest_d).run()?.finish())
+    let covered = (index(&snapshot).unwrap_or_default(), last);
+    Ok(Pass::new(disk, &segments, known, highest_d, covered).run()?.finish(snapshot))
 }
 
 /// All log files and their lengths.
@@ -112,12 +159,13 @@ fn open_segments(disk: &dyn Disk) -> Result<Vec<Segment>, StoreError> {
     Ok(segments)
 }
 
-/// The sources to read segments of all kinds from, each up to `end`.
+/// The sources to read segments of all kinds from, each from what a snapshot covers up to `end`.
 pub(crate) fn sources(segments: &[Segment], end: impl Fn(&Segment) -> u64) -> Vec<Vec<Source>> {
     let mut kinds = vec![Vec::new(); EventKind::ALL.len()];
     for (id, segment) in segments.iter().enumerate() {
         let (path, file) = (segment.at.path.clone(), segment.file.clone());
-        kinds[segment.at.kind as usize].push(Source { segment: id as u32, path, file, end: end(segment) });
+        let (start, end) = (segment.start, end(segment));
+        kinds[segment.at.kind as usize].push(Source { segment: id as u32, path, file, start, end });
     }
     kinds
 }
@@ -126,7 +174,9 @@ pub(crate) fn sources(segments: &[Segment], end: impl Fn(&Segment) -> u64) -> Ve
 struct Pass<'a> {
     disk: &'a dyn Disk,
     segments: &'a [Segment],
-    known: &'a Ranges,
+    /// Indices that are known to be lost.
+    known: Ranges,
+    note: Option<&'a Note>,
     durable: u64,
     expected: u64,
     highest_d: u64,
@@ -150,22 +200,46 @@ struct Tally {
     lines: u64,
     first: u64,
     last: u64,
+    last_line: Option<(u64, u64)>,
+    dead_bytes: u64,
 }
 
 impl<'a> Pass<'a> {
-    fn new(disk: &'a dyn Disk, segments: &'a [Segment], known: &'a Ranges, durable: u64) -> Self {
+    fn new(
+        disk: &'a dyn Disk,
+        segments: &'a [Segment],
+        known: Known<'a>,
+        durable: u64,
+        (mut index, covered): (Index<Loc>, u64),
+    ) -> Self {
+        let tally = |segment: &Segment| Tally {
+            end: segment.start,
+            last_line: segment.last_line,
+            dead_bytes: segment.dead_bytes,
+            ..Tally::default()
+        };
+        let mut tallies: Vec<Tally> = segments.iter().map(tally).collect();
+        for (origin, ranges) in known.note.into_iter().flat_map(Note::retired) {
+            let id = index.origin_id(origin);
+            index.retire(id, &ranges, |entry| {
+                tallies[entry.place.segment as usize].dead_bytes += u64::from(entry.place.len);
+            });
+        }
+        index.tidy_feeds();
         Self {
             disk,
             segments,
-            known,
+            known: known.manifest.map_or_else(Ranges::default, |manifest| manifest.lost.clone()),
+            note: known.note,
             durable,
-            expected: 1,
-            highest_d: 0,
+            // What the note or the snapshot covers was all there, and tells nothing any more.
+            expected: covered.max(known.note.map_or(0, |note| note.upto)) + 1,
+            highest_d: covered,
             lost: Ranges::default(),
             cut_from: None,
             cuts: [false; EventKind::ALL.len()],
-            tallies: vec![Tally::default(); segments.len()],
-            index: Index::default(),
+            tallies,
+            index,
             names: Interner::default(),
             origin: None,
             bad: Vec::new(),
@@ -222,10 +296,12 @@ impl<'a> Pass<'a> {
     fn take(&mut self, head: Head, covered: &[u8]) -> Result<(), StoreError> {
         let Some(line) = Line::parse(covered) else { return Err(self.unreadable(head.loc)) };
         self.expected = self.expected.max(head.n.saturating_add(1));
+        let bytes = u64::from(head.loc.len);
         let tally = &mut self.tallies[head.loc.segment as usize];
         tally.end = tally.end.max(u64::from(head.loc.offset) + u64::from(head.loc.len));
         tally.first = if tally.lines == 0 { head.n } else { tally.first.min(head.n) };
         tally.last = tally.last.max(head.n);
+        tally.last_line = Some((u64::from(head.loc.offset), head.n));
         tally.lines += 1;
         let id = match &self.origin {
             Some((origin, id)) if line.origin.is(origin) => *id,
@@ -237,7 +313,12 @@ impl<'a> Pass<'a> {
                 id
             }
         };
-        let entry = Entry { clock: line.clock, place: head.loc };
+        if self.index.is_retired(id, line.seq) {
+            self.tallies[head.loc.segment as usize].dead_bytes += bytes;
+            return Ok(());
+        }
+        let entry = Entry::new(line.clock, line.timestamp_ms(), head.loc);
+        self.skip_before(id, &line);
         let (next, last_clock) = self.index.tail(id);
         if line.seq == next && line.clock >= last_clock {
             self.index.push(id, entry, line.feed_names());
@@ -248,13 +329,21 @@ impl<'a> Pass<'a> {
         Ok(())
     }
 
+    /// The numbers that a line says were retired when it was written need not be waited for.
+    fn skip_before(&mut self, id: u32, line: &Line<'_>) {
+        let (next, _) = self.index.tail(id);
+        if line.seq > next && line.after.is_some_and(|after| after < next) {
+            self.index.skip(id, line.seq - 1, |_| ());
+        }
+    }
+
     /// Takes the events that waited for the one just taken.
     fn take_waiting(&mut self, id: u32) -> Result<(), StoreError> {
         let mut buffer = Vec::new();
         loop {
-            let (next, last_clock) = self.index.tail(id);
-            let waiting = self.index.waiting_at(id, next).filter(|entry| entry.clock >= last_clock);
-            let Some(entry) = waiting else { return Ok(()) };
+            let (_, last_clock) = self.index.tail(id);
+            let waiting = self.index.first_waiting(id).filter(|(_, entry)| entry.clock >= last_clock);
+            let Some((seq, entry)) = waiting else { return Ok(()) };
             let segment = &self.segments[entry.place.segment as usize];
             let failed = |source| StoreError::Io { action: "read", path: segment.at.path.clone(), source };
             let file = self.disk.open(&segment.at.path, OpenMode::Read).map_err(failed)?;
@@ -262,6 +351,10 @@ impl<'a> Pass<'a> {
             read_exact(&*file, offset, entry.place.len as usize, &mut buffer).map_err(failed)?;
             let covered = buffer.strip_suffix(b"\n").and_then(super::line::unseal);
             let line = covered.and_then(Line::parse).ok_or_else(|| self.unreadable(entry.place))?;
+            self.skip_before(id, &line);
+            if self.index.tail(id).0 != seq {
+                return Ok(());
+            }
             self.index.push(id, entry, line.feed_names());
         }
     }
@@ -275,13 +368,14 @@ impl<'a> Pass<'a> {
         }
     }
 
-    fn finish(self) -> Scan {
+    fn finish(self, snapshot: Option<Snapshot>) -> Scan {
+        let short = self.short();
         let mut segments = self.segments.to_vec();
         for kind in EventKind::ALL {
             let cut = self.cuts[kind as usize];
             let of_kind = |id: &usize| segments[*id].at.kind == kind;
             let ids: Vec<usize> = (0..segments.len()).filter(of_kind).collect();
-            let last_kept = ids.iter().rev().copied().find(|&id| self.tallies[id].lines > 0);
+            let last_kept = ids.iter().rev().copied().find(|&id| self.tallies[id].last_line.is_some());
             for id in ids {
                 // What is bad at the end of the active file must go, or the next line would continue it.
                 let is_end = last_kept.is_none_or(|last| id >= last) && (cut || segments[id].at.sealed.is_none());
@@ -292,8 +386,22 @@ impl<'a> Pass<'a> {
         }
         for (segment, tally) in segments.iter_mut().zip(&self.tallies) {
             (segment.lines, segment.first, segment.last) = (tally.lines, tally.first, tally.last);
+            (segment.end, segment.last_line, segment.dead_bytes) = (tally.end, tally.last_line, tally.dead_bytes);
         }
         let (index, lost, cut_from) = (self.index, self.lost, self.cut_from);
-        Scan { segments, index, last: self.expected - 1, lost, cut_from, bad: self.bad, repeated: self.repeated }
+        let (last, bad, repeated) = (self.expected - 1, self.bad, self.repeated);
+        Scan { segments, index, last, lost, cut_from, bad, repeated, short, snapshot }
+    }
+
+    /// What the note says was held and is not there; what waits tells of its own gaps.
+    fn short(&self) -> Vec<(Origin, u64, u64)> {
+        let held = self.note.into_iter().flat_map(|note| note.held.iter());
+        let short = held.filter_map(|(origin, held)| {
+            let id = self.index.find_origin(origin);
+            let next = id.map_or(1, |id| self.index.tail(id).0);
+            let waits = id.and_then(|id| self.index.first_waiting(id)).is_some();
+            (next <= held && !waits).then(|| (origin.clone(), next, held))
+        });
+        short.collect()
     }
 }

@@ -26,6 +26,8 @@ struct SegmentFile {
     path: String,
     kind: EventKind,
     state: State,
+    /// So many bytes of it are lines of retired events.
+    dead_bytes: u64,
 }
 
 #[derive(Debug)]
@@ -35,6 +37,8 @@ enum State {
     Sealed {
         bytes: u64,
     },
+    /// Compaction left nothing of it.
+    Removed,
 }
 
 impl Segments {
@@ -42,13 +46,20 @@ impl Segments {
     pub(crate) fn create(&mut self, disk: &dyn Disk, kind: EventKind) -> Result<(u32, Arc<dyn DiskFile>), StoreError> {
         let path = files::active_path(kind);
         let file = disk.open(path, OpenMode::Append).map_err(|e| StoreError::io("create", path, e))?;
-        self.files.push(SegmentFile { path: path.to_owned(), kind, state: State::Active(Arc::clone(&file)) });
-        Ok((self.files.len() as u32 - 1, file))
+        Ok((self.add_active(kind, Arc::clone(&file)), file))
+    }
+
+    /// Takes in the active file of a kind, which is open; yields its number.
+    pub(crate) fn add_active(&mut self, kind: EventKind, file: Arc<dyn DiskFile>) -> u32 {
+        let path = files::active_path(kind).to_owned();
+        self.files.push(SegmentFile { path, kind, state: State::Active(file), dead_bytes: 0 });
+        self.files.len() as u32 - 1
     }
 
     /// Takes in a sealed file, which gets the next number.
-    pub(crate) fn add_sealed(&mut self, kind: EventKind, path: String, bytes: u64) {
-        self.files.push(SegmentFile { path, kind, state: State::Sealed { bytes } });
+    pub(crate) fn add_sealed(&mut self, kind: EventKind, path: String, bytes: u64, dead_bytes: u64) -> u32 {
+        self.files.push(SegmentFile { path, kind, state: State::Sealed { bytes }, dead_bytes });
+        self.files.len() as u32 - 1
     }
 
     /// The active file with that number has become a sealed one.
@@ -56,6 +67,30 @@ impl Segments {
         if let Some(file) = self.files.get_mut(segment as usize) {
             (file.path, file.state) = (path, State::Sealed { bytes });
         }
+    }
+
+    /// A line of a retired event stands there.
+    pub(crate) fn add_dead(&mut self, segment: u32, bytes: u64) {
+        if let Some(file) = self.files.get_mut(segment as usize) {
+            file.dead_bytes += bytes;
+        }
+    }
+
+    pub(crate) fn dead_bytes(&self, segment: u32) -> u64 {
+        self.files.get(segment as usize).map_or(0, |file| file.dead_bytes)
+    }
+
+    pub(crate) fn all_dead_bytes(&self) -> u64 {
+        self.files.iter().map(|file| file.dead_bytes).sum()
+    }
+
+    /// A sealed file was written anew under its name without its dead lines, or was removed where nothing was left.
+    pub(crate) fn replaced(&mut self, segment: u32, bytes: u64) {
+        if let Some(file) = self.files.get_mut(segment as usize) {
+            file.state = if bytes > 0 { State::Sealed { bytes } } else { State::Removed };
+            file.dead_bytes = 0;
+        }
+        self.open.get_mut().unwrap_or_else(PoisonError::into_inner).retain(|(id, _)| *id != segment);
     }
 
     pub(crate) fn path(&self, segment: u32) -> &str {
@@ -83,7 +118,7 @@ impl Segments {
     /// The sealed files, each kind's in the order of the log: number, path, kind, bytes.
     pub(crate) fn sealed(&self) -> impl Iterator<Item = (u32, &str, EventKind, u64)> {
         self.files.iter().enumerate().filter_map(|(id, file)| match file.state {
-            State::Active(_) => None,
+            State::Active(_) | State::Removed => None,
             State::Sealed { bytes } => Some((id as u32, file.path.as_str(), file.kind, bytes)),
         })
     }

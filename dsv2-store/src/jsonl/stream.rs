@@ -26,13 +26,15 @@ impl Place for Loc {
     }
 }
 
-/// A file to read, up to byte `end`. If it is not open, it is opened when its turn comes: a log may have more files than
+/// A file to read, from byte `start` up to byte `end`. If it is not open, it is opened when its turn comes: a log may have more files than
 /// a process may open.
 #[derive(Clone, Debug)]
 pub(crate) struct Source {
     pub(crate) segment: u32,
     pub(crate) path: String,
     pub(crate) file: Option<Arc<dyn DiskFile>>,
+    /// Where to begin: at a line.
+    pub(crate) start: u64,
     pub(crate) end: u64,
 }
 
@@ -174,8 +176,10 @@ const BUFFER_BYTES: usize = 256 << 10;
 
 impl Reader {
     fn new(source: Source, file: Arc<dyn DiskFile>) -> Self {
-        let size = usize::try_from(source.end).unwrap_or(BUFFER_BYTES).clamp(1, BUFFER_BYTES);
-        Self { source, file, buffer: vec![0; size], base: 0, live: 0..0, dropped: 0 }
+        let size =
+            usize::try_from(source.end.saturating_sub(source.start)).unwrap_or(BUFFER_BYTES).clamp(1, BUFFER_BYTES);
+        let base = source.start;
+        Self { source, file, buffer: vec![0; size], base, live: 0..0, dropped: 0 }
     }
 
     /// The next line: where it begins in the file, its length with its newline, and where it lies in the buffer without
@@ -240,7 +244,7 @@ mod tests {
         let disk = MemDisk::new();
         disk.put("f", content);
         let file = disk.open("f", OpenMode::Read).expect("there");
-        Reader::new(Source { segment: 0, path: "f".to_owned(), file: None, end }, file)
+        Reader::new(Source { segment: 0, path: "f".to_owned(), file: None, start: 0, end }, file)
     }
 
     #[test]

@@ -10,7 +10,7 @@
 //! conformance::run(|| MemoryStore::new(Meta::new(1)));
 //! ```
 
-use dsv2_core::{Clock, Event, Feed, OrderKey, Position};
+use dsv2_core::{Clock, Event, Feed, Floors, OrderKey, Position};
 
 use super::{Model, Sampler, SplitMix64};
 use crate::error::StoreError;
@@ -56,10 +56,12 @@ fn run_laws<S: EventStore>(mut check: impl FnMut(&dyn Fn(&mut S))) {
     for seed in 0..20 {
         check(&|store| reads_equal_the_model(store, seed));
         check(&|store| scrolling_visits_everything_once(store, seed));
+        check(&|store| retired_events_are_gone(store, seed));
     }
     check(&refused_appends_change_nothing);
     check(&limits_are_kept);
     check(&late_events_are_not_missed);
+    check(&skipped_numbers_are_passed_over);
     check(&metadata_is_kept);
     check(&nothing_is_an_answer);
 }
@@ -133,7 +135,7 @@ fn random_cursor(model: &Model, rng: &mut SplitMix64) -> FeedCursor {
 pub fn scrolling_visits_everything_once(store: &mut impl EventStore, seed: u64) {
     let events = Sampler::new(seed).batch(120);
     must(store.append(&events), "append");
-    let model = Model { events };
+    let model = Model::from(events);
     for feed in model.feeds() {
         let all = model.read(&feed, &FeedCursor::Before(None), usize::MAX);
         for size in [1, 2, 7, 1_000] {
@@ -178,7 +180,7 @@ fn scroll_backward(store: &impl EventStore, feed: &Feed, size: usize) -> Vec<Eve
 /// Where the law is broken.
 pub fn refused_appends_change_nothing(store: &mut impl EventStore) {
     let mut sampler = Sampler::new(1);
-    let model = Model { events: sampler.batch(40) };
+    let model = Model::from(sampler.batch(40));
     must(store.append(&model.events), "append");
     let good = sampler.batch(40);
     let mut rng = SplitMix64::new(1);
@@ -203,7 +205,7 @@ pub fn refused_appends_change_nothing(store: &mut impl EventStore) {
     }
     must(store.append(&good), "append");
     let events = [model.events, good].concat();
-    compare(store, &Model { events }, &mut rng);
+    compare(store, &Model::from(events), &mut rng);
 }
 
 /// A page holds no more than its limit, but never nothing while there is something.
@@ -215,11 +217,12 @@ pub fn limits_are_kept(store: &mut impl EventStore) {
     must(store.append(&events), "append");
     let origin = &events[0].id.origin;
     let range = |events, bytes| must(store.range(origin, 1, Limit { events, bytes }), "range");
-    assert_eq!(range(10, 1).len(), 1, "one event comes whatever its size");
-    assert_eq!(range(0, 1 << 20).len(), 0, "no event comes where none is allowed");
-    let few = range(100, 2_000).len();
+    let range = |events, bytes| range(events, bytes).events.len();
+    assert_eq!(range(10, 1), 1, "one event comes whatever its size");
+    assert_eq!(range(0, 1 << 20), 0, "no event comes where none is allowed");
+    let few = range(100, 2_000);
     assert!((1..20).contains(&few), "2,000 bytes hold some events of more than 100 bytes, not {few}");
-    let feed = Model { events: events.clone() }.feeds().remove(0);
+    let feed = Model::from(events.clone()).feeds().remove(0);
     let read = |cursor, events, bytes| must(store.read(&feed, cursor, Limit { events, bytes }), "read");
     for cursor in [FeedCursor::After(Position::default()), FeedCursor::Before(None)] {
         let page = read(cursor.clone(), 10, 1);
@@ -238,7 +241,7 @@ pub fn late_events_are_not_missed(store: &mut impl EventStore) {
     let late = all[0].id.origin.clone();
     let (held_back, first): (Vec<_>, Vec<_>) = all.into_iter().partition(|event| event.id.origin == late);
     must(store.append(&first), "append");
-    let model = Model { events: [first, held_back.clone()].concat() };
+    let model = Model::from([first, held_back.clone()].concat());
     let read = |store: &dyn EventStore, feed: &Feed, cursor| must(store.read(feed, cursor, Limit::default()), "read");
     let pages: Vec<(Feed, Page)> =
         model.feeds().into_iter().map(|feed| (feed.clone(), read(&*store, &feed, FeedCursor::Before(None)))).collect();
@@ -249,6 +252,72 @@ pub fn late_events_are_not_missed(store: &mut impl EventStore) {
         assert_eq!(rest, expected, "following the last page of {feed:?} gives what arrived later");
         assert!(rest.events.iter().all(|event| event.id.origin == late), "and nothing else");
     }
+}
+
+/// What is below the floors is gone but for the ends of runs, and nothing else is, whatever is compacted.
+///
+/// # Panics
+/// Where the law is broken.
+pub fn retired_events_are_gone(store: &mut impl EventStore, seed: u64) {
+    let mut rng = SplitMix64::new(seed);
+    let mut sampler = Sampler::new(seed);
+    let mut model = Model::default();
+    for _ in 0..8 {
+        append_some(store, &mut model, &mut sampler, &mut rng);
+        if rng.chance(30) {
+            sampler.restart();
+        }
+        if rng.chance(60) {
+            retire_some(store, &mut model, &mut rng);
+        }
+        while rng.chance(50) && must(store.compact(), "compact") {}
+        compare(store, &model, &mut rng);
+    }
+}
+
+fn append_some(store: &mut impl EventStore, model: &mut Model, sampler: &mut Sampler, rng: &mut SplitMix64) {
+    let batch = sampler.batch(rng.index(30));
+    must(store.append(&batch), "append");
+    model.events.extend(batch);
+}
+
+/// Raises the floors to somewhere below the present clocks.
+fn retire_some(store: &mut impl EventStore, model: &mut Model, rng: &mut SplitMix64) {
+    let highest = model.events.iter().map(|event| event.clock.get()).max().unwrap_or(0);
+    let mut clock = || Clock::new(rng.below(highest + 1)).unwrap_or(Clock::ZERO);
+    let mut floors = Floors { publish: clock(), message: clock() };
+    let hidden = model.events.iter().filter(|_| rng.chance(10)).map(|event| event.id.clone()).collect();
+    must(store.retire(floors, &hidden), "retire");
+    floors.merge(store.floors());
+    assert_eq!(store.floors(), floors, "floors only rise");
+    model.retire(floors, &hidden);
+}
+
+/// Numbers that were skipped count as held, and the next event follows them.
+///
+/// # Panics
+/// Where the law is broken.
+pub fn skipped_numbers_are_passed_over(store: &mut impl EventStore) {
+    let mut rng = SplitMix64::new(0);
+    let mut events = Sampler::new(4).batch(60);
+    let mut model = Model::default();
+    let origin = events[0].id.origin.clone();
+    events.retain(|event| event.id.origin != origin || event.id.seq % 3 != 0);
+    for event in events {
+        if event.id.origin == origin {
+            store.skip(&origin, event.id.seq - 1);
+            model.passed.advance_to(&origin, event.id.seq - 1);
+        }
+        must(store.append(std::slice::from_ref(&event)), "append");
+        model.events.push(event);
+        compare(store, &model, &mut rng);
+    }
+    let last = model.vector().get(&origin);
+    store.skip(&origin, last - 1);
+    assert_eq!(store.vector().get(&origin), last, "what is held is not skipped");
+    store.skip(&origin, last + 5);
+    model.passed.advance_to(&origin, last + 5);
+    compare(store, &model, &mut rng);
 }
 
 /// Metadata are what was saved last, and are not mixed with events.
@@ -286,7 +355,8 @@ pub fn nothing_is_an_answer(store: &mut impl EventStore) {
     let mut rng = SplitMix64::new(0);
     compare(store, &Model::default(), &mut rng);
     let stranger = Sampler::new(9).event();
-    assert_eq!(must(store.range(&stranger.id.origin, 0, Limit::default()), "range"), [], "no such origin");
+    let range = must(store.range(&stranger.id.origin, 0, Limit::default()), "range");
+    assert_eq!(range.events, [], "no such origin");
     must(store.close(), "close");
     must(store.append(&[stranger]), "append after close");
 }
@@ -315,6 +385,14 @@ pub fn what_was_synced_survives<M: Medium>(medium: &mut M, seed: u64) {
             if rng.chance(40) {
                 must(store.sync(), "sync");
                 synced = model.events.len();
+            }
+            if rng.chance(20) {
+                must(store.sync(), "sync");
+                retire_some(&mut store, &mut model, &mut rng);
+                synced = model.events.len();
+            }
+            if rng.chance(20) {
+                must(store.compact(), "compact");
             }
             if rng.chance(20) {
                 let saved = some_meta(store.meta(), life);

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use dsv2_core::{Clock, Format, Level, Limits, ServerName};
+use dsv2_core::{Clock, Floors, Format, Level, Limits, Retention, ServerName};
 
 use crate::clock_sync::BerkeleyConfig;
 use crate::election::{BullyConfig, ElectionForm, Epoch, NodeId};
@@ -42,6 +42,10 @@ pub struct ServerConfig {
     pub election: BullyConfig,
     /// The clock agreement's parameters.
     pub wall: BerkeleyConfig,
+    /// How much is kept, once it is final at every voter; the coordinator's counts.
+    pub retention: Retention,
+    /// What it remembered: below which clocks messages are retired.
+    pub floors: Floors,
     /// How long things may take.
     pub timing: Timing,
     /// How much it holds at once.
@@ -68,10 +72,12 @@ pub struct Timing {
     pub notice: Duration,
     /// The longest delay before a foreign event is adopted.
     pub adopt: Duration,
+    /// Between looks at what may be retired.
+    pub retention: Duration,
 }
 
 impl Default for Timing {
-    /// 5 s, 2 s, 250 ms, 1.5 s, 500 ms, 5 s, 30 s, 400 ms.
+    /// 5 s, 2 s, 250 ms, 1.5 s, 500 ms, 5 s, 30 s, 400 ms, 10 s.
     fn default() -> Self {
         Self {
             write: Duration::from_secs(5),
@@ -82,6 +88,7 @@ impl Default for Timing {
             heartbeat: Duration::from_secs(5),
             notice: Duration::from_secs(30),
             adopt: Duration::from_millis(400),
+            retention: Duration::from_secs(10),
         }
     }
 }
@@ -147,6 +154,8 @@ impl ServerConfig {
             form: ElectionForm::default(),
             election: BullyConfig::default(),
             wall: BerkeleyConfig::default(),
+            retention: Retention::default(),
+            floors: Floors::default(),
             timing: Timing::default(),
             caps: Caps::default(),
         }

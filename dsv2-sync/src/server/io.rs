@@ -1,10 +1,11 @@
 //! What happens to a server, and what it wants done.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use dsv2_core::{
-    Announcement, Clock, Event, Failure, Feed, LinkNotice, OrderKey, Origin, Position, Refusal, ReplicationEvent,
-    Reply, Request, ServerName, Topic,
+    Announcement, Change, Clock, Event, EventId, Failure, Feed, Floors, LinkNotice, OrderKey, Origin, Position,
+    Refusal, ReplicationEvent, Reply, Request, Retention, ServerName, Timestamp, Topic,
 };
 
 use crate::election::Epoch;
@@ -96,8 +97,15 @@ pub enum LinkId {
 /// What a read found.
 #[derive(Clone, Debug)]
 pub enum ReadResult {
-    /// Events of one origin, in their order.
-    Range(Vec<Event>),
+    /// Events of one origin, in their order, and up to which number these are all that is not retired.
+    Range {
+        /// The events.
+        events: Vec<Event>,
+        /// The number.
+        upto: u64,
+    },
+    /// The floors that a retention asks for.
+    Floors(Floors),
     /// A part of a feed.
     Page {
         /// Oldest first.
@@ -108,6 +116,8 @@ pub enum ReadResult {
         heads: Position,
         /// Whether there are more.
         more: bool,
+        /// Predecessors of these events that are retired, and that the position did not mean.
+        retired: Vec<EventId>,
     },
 }
 
@@ -116,6 +126,21 @@ pub enum ReadResult {
 pub enum Effect {
     /// Make the event durable. All that leaves in order after it waits for that.
     Append(Arc<Event>),
+    /// Count all numbers of the origin up to `upto` as held: those that did not come are retired elsewhere. It comes before
+    /// the [`Effect::Append`] of what follows them.
+    Skip {
+        /// Whose.
+        origin: Origin,
+        /// Up to which number.
+        upto: u64,
+    },
+    /// Retire what is below the floors, in order with the events appended before and after.
+    Retire {
+        /// Below which clocks.
+        floors: Floors,
+        /// Events that are not to stay as the last ones of their feeds, for their messages count by others.
+        hidden: BTreeSet<EventId>,
+    },
     /// Make the metadata durable, as [`Effect::Append`], and say so by [`Input::Saved`].
     Save(Saved),
     /// Answer a request.
@@ -178,11 +203,24 @@ pub enum Lane {
 }
 
 impl Effect {
+    /// The change of the log that it asks for; itself where it asks for none.
+    ///
+    /// # Errors
+    /// The effect, where it is another one.
+    pub fn into_change(self) -> Result<Change, Self> {
+        match self {
+            Self::Append(event) => Ok(Change::Append(event)),
+            Self::Skip { origin, upto } => Ok(Change::Skip { origin, upto }),
+            Self::Retire { floors, hidden } => Ok(Change::Retire { floors, hidden }),
+            other => Err(other),
+        }
+    }
+
     /// What it waits for.
     #[must_use]
     pub fn lane(&self) -> Lane {
         match self {
-            Self::Append(_) | Self::Save(_) => Lane::Durable,
+            Self::Append(_) | Self::Skip { .. } | Self::Retire { .. } | Self::Save(_) => Lane::Durable,
             Self::Reply { prompt, .. } | Self::Link { prompt, .. } => {
                 if *prompt {
                     Lane::Prompt
@@ -261,6 +299,13 @@ pub enum Read {
         /// At most so many.
         limit: usize,
     },
+    /// What a retention asks for.
+    Floors {
+        /// How much is to be kept.
+        retention: Retention,
+        /// As of when.
+        now: Timestamp,
+    },
     /// A part of a feed, forwards.
     After {
         /// Which feed.
@@ -334,6 +379,8 @@ pub enum Note {
         /// Why.
         why: String,
     },
+    /// Messages below these clocks are retired.
+    Retired(Floors),
     /// An event of a foreign server was adopted.
     Adopted(Arc<Event>),
     /// A name is user and channel at once.

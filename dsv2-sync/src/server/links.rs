@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use dsv2_core::{Clock, Event, LogicalClock, Now, Position, ServerName};
+use dsv2_core::{Clock, Event, LogicalClock, Now, Origin, Position, ServerName};
 
 use super::Server;
 use super::config::Caps;
 use super::io::{Effect, LinkId, Note};
 use super::pulls::Sure;
+use super::requests::Asked;
 use crate::clock_sync::ClockInput;
 use crate::election::{ElectionInput, NodeId};
 use crate::link::{LinkHello, LinkMessage};
@@ -19,25 +20,36 @@ use crate::replication::{Offer, ReplicationLog};
 pub(super) struct Bounds {
     /// The last bound whose events are held here.
     reached: Clock,
+    /// What was final at that voter then: it holds all events up to there, and all that it wrote without one of them is
+    /// held here.
+    pub(super) stable: Clock,
     /// The next one, whose events are not all held yet.
-    next: Option<(Clock, Position)>,
+    next: Option<Bound>,
     /// The newest. It does not replace the next: who is always a little behind would reach none.
-    newest: Option<(Clock, Position)>,
+    newest: Option<Bound>,
     /// All events of that voter that anybody was ever heard to hold. A voter that lost some of its own to a damaged disk
     /// says less than it said before.
     known: Position,
 }
 
+/// A voter's word that it will give no event a clock up to `clock` beyond those in `events`.
+#[derive(Debug)]
+struct Bound {
+    clock: Clock,
+    events: Position,
+    stable: Clock,
+}
+
 impl Bounds {
-    fn hear(&mut self, clock: Clock, events: Position) {
-        let bound = Some((clock, events));
-        if self.next.is_none() { self.next = bound } else { self.newest = bound }
+    fn hear(&mut self, bound: Bound) {
+        if self.next.is_none() { self.next = Some(bound) } else { self.newest = Some(bound) }
     }
 
     fn settle(&mut self, held: impl Fn(&Position) -> bool) {
         while held(&self.known) {
-            let Some((clock, _)) = self.next.take_if(|(_, events)| held(events)) else { return };
-            self.reached = self.reached.max(clock);
+            let Some(bound) = self.next.take_if(|bound| held(&bound.events)) else { return };
+            self.reached = self.reached.max(bound.clock);
+            self.stable = self.stable.max(bound.stable);
             self.next = self.newest.take();
         }
     }
@@ -90,18 +102,28 @@ impl Server {
             peer.heard = Some(now.mono);
         }
         match message {
-            LinkMessage::Events { events } => self.events_arrived(now, link, &name, &events, out),
+            LinkMessage::Events { events } => {
+                if let Some(last) = events.last() {
+                    let id = last.id.clone();
+                    self.events_arrived(now, link, &name, (&id.origin, id.seq), &events, out);
+                }
+            }
+            LinkMessage::Stretch { origin, from, upto, events } => {
+                self.stretch_arrived(now, link, &name, (&origin, from, upto), &events, out);
+            }
             LinkMessage::Ack { durable } => {
                 self.note_durable(now, &name, &durable, out);
                 self.catch_up(&name, out);
             }
             LinkMessage::Vector { durable, answer } => self.vector_arrived(now, link, &name, &durable, answer, out),
             LinkMessage::Pull { origin, from } => self.pulled(link, &name, origin, from, out),
-            LinkMessage::Bound { clock, events } => {
+            LinkMessage::Bound { clock, events, stable, floors } => {
                 self.clock.observe(clock);
                 self.heard_of(&events);
-                self.bounds.entry(name).or_default().hear(clock, events);
+                self.bounds.entry(name).or_default().hear(Bound { clock, events, stable });
+                self.hear_floors(floors);
                 self.settle_bounds();
+                self.raise_floors(out);
             }
             LinkMessage::Ping => out.push(Effect::Link { to: vec![link], message: LinkMessage::Pong, prompt: true }),
             LinkMessage::Pong => self.elect(now, ElectionInput::Heard(name), out),
@@ -180,6 +202,7 @@ impl Server {
         peer.heard = Some(now.mono);
         // What it holds now it says: it may have lost what it held before.
         self.log.forget(&hello.name);
+        self.bounds.entry(hello.name.clone()).or_default().stable = Clock::ZERO;
         if unknown {
             self.meet(&hello.name, hello.address.as_deref(), hello.rank, None, out);
         }
@@ -197,12 +220,70 @@ impl Server {
         self.compare(now, link, &hello.name, &hello.durable, Sure::Yes, out);
     }
 
-    /// Events of one origin arrived: those that are new are appended, and acknowledged when they are durable.
+    /// All of an origin from a number on arrived, but what the sender has retired: that is passed over. It was final at
+    /// every voter, so nothing of it can be an acknowledged write that only this server lacks.
+    fn stretch_arrived(
+        &mut self,
+        now: Now,
+        link: LinkId,
+        sender: &ServerName,
+        (origin, from, upto): (&Origin, u64, u64),
+        events: &[Arc<Event>],
+        out: &mut Vec<Effect>,
+    ) {
+        let sound = events.iter().all(|event| event.id.origin == *origin && (from..=upto).contains(&event.id.seq))
+            && events.is_sorted_by(|a, b| a.id.seq < b.id.seq);
+        if self.stuck.is_some() || !sound {
+            return;
+        }
+        if from > self.log.held().get(origin) + 1 {
+            return self.events_arrived(now, link, sender, (origin, upto), events, out);
+        }
+        for event in events {
+            self.pass_over(origin, event.id.seq - 1, out);
+            self.take_event(event, out);
+        }
+        self.pass_over(origin, upto, out);
+        self.events_arrived(now, link, sender, (origin, upto), events, out);
+    }
+
+    /// Counts an origin's numbers up to `upto` as held.
+    fn pass_over(&mut self, origin: &Origin, upto: u64, out: &mut Vec<Effect>) {
+        if upto > self.log.held().get(origin) {
+            self.log.skip(origin, upto);
+            out.push(Effect::Skip { origin: origin.clone(), upto });
+        }
+    }
+
+    /// Takes an event that may be the next one of its origin; yields the number that is missing where it is not.
+    fn take_event(&mut self, event: &Arc<Event>, out: &mut Vec<Effect>) -> Option<u64> {
+        match self.log.offer(&event.id) {
+            Offer::Accept => {
+                if !self.planted.has(Bug::ClockNotMerged) {
+                    self.clock.observe(event.clock);
+                }
+                self.apply(event, out);
+                if event.id.origin.server == self.config.name {
+                    self.own.note(event, Some(&self.origin));
+                }
+                let range = self.turn.replicated.entry(event.id.origin.clone()).or_insert((event.id.seq, event.id.seq));
+                range.1 = event.id.seq;
+                out.push(Effect::Append(event.clone()));
+                None
+            }
+            Offer::Duplicate => None,
+            Offer::Gap(from) => Some(from),
+        }
+    }
+
+    /// Events of one origin arrived, up to a number: those that are new are appended, and acknowledged when they are
+    /// durable.
     fn events_arrived(
         &mut self,
         now: Now,
         link: LinkId,
         sender: &ServerName,
+        (origin, upto): (&Origin, u64),
         events: &[Arc<Event>],
         out: &mut Vec<Effect>,
     ) {
@@ -212,39 +293,21 @@ impl Server {
         }
         let mut gap = None;
         for event in events {
-            match self.log.offer(&event.id) {
-                Offer::Accept => {
-                    if !self.planted.has(Bug::ClockNotMerged) {
-                        self.clock.observe(event.clock);
-                    }
-                    self.apply(event, out);
-                    if event.id.origin.server == self.config.name {
-                        self.own.note(event, Some(&self.origin));
-                    }
-                    let range =
-                        self.turn.replicated.entry(event.id.origin.clone()).or_insert((event.id.seq, event.id.seq));
-                    range.1 = event.id.seq;
-                    out.push(Effect::Append(event.clone()));
-                }
-                Offer::Duplicate => {}
-                Offer::Gap(from) => gap = Some((event.id.origin.clone(), from)),
-            }
+            gap = self.take_event(event, out).or(gap);
         }
-        if let Some(last) = events.last() {
-            let held = self.log.held().get(&last.id.origin);
-            self.turn.acks.entry(link).or_default().advance_to(&last.id.origin, held);
-            // A server sends its own events only when they are durable.
-            if last.id.origin.server == *sender {
-                let said = Position::from_iter([(last.id.origin.clone(), last.id.seq)]);
-                self.note_durable(now, sender, &said, out);
-            }
+        let held = self.log.held().get(origin);
+        self.turn.acks.entry(link).or_default().advance_to(origin, held);
+        // A server sends its own events only when they are durable.
+        if origin.server == *sender {
+            let said = Position::from_iter([(origin.clone(), upto)]);
+            self.note_durable(now, sender, &said, out);
         }
-        if let Some((origin, from)) = gap {
-            self.pull(now, &origin, from, (Some(link), Sure::Yes), out);
-        } else if let Some(last) = events.last() {
-            self.arrived(now, link, sender, &last.id.origin, out);
+        match gap {
+            Some(from) => self.pull(now, origin, from, (Some(link), Sure::Yes), out),
+            None => self.arrived(now, link, sender, origin, out),
         }
         self.settle_bounds();
+        self.raise_floors(out);
         self.unpark(now, out);
     }
 
@@ -306,19 +369,24 @@ impl Server {
     }
 
     /// Events were read for a peer.
-    pub(super) fn range_read(&mut self, link: LinkId, catch_up: bool, events: Vec<Event>, out: &mut Vec<Effect>) {
+    pub(super) fn range_read(&mut self, asked: Asked, upto: u64, events: Vec<Event>, out: &mut Vec<Effect>) {
+        let Asked { link, catch_up, origin, from } = asked;
         let Some(name) = self.peers.at(link).cloned() else { return };
-        let last = events.last().map(|event| event.id.seq);
-        if !events.is_empty() {
+        let some = upto >= from;
+        if some {
+            let whole = events.len() as u64 == upto - from + 1;
             let events = events.into_iter().map(Arc::new).collect();
-            let message = LinkMessage::Events { events };
+            let message = match whole {
+                true => LinkMessage::Events { events },
+                false => LinkMessage::Stretch { origin, from, upto, events },
+            };
             out.push(Effect::Link { to: vec![link], message, prompt: self.stuck.is_some() });
         }
         if catch_up {
             if let Some(peer) = self.peers.get_mut(&name) {
-                peer.read(last.unwrap_or(0));
+                peer.read(if some { upto } else { 0 });
             }
-            if last.is_some() {
+            if some {
                 self.catch_up(&name, out);
             }
         }
@@ -374,7 +442,9 @@ impl Server {
         out.push(Effect::Link { to: vec![one], message, prompt: self.stuck.is_some() });
         if self.stuck.is_none() && self.config.voters.contains(&self.config.name) {
             let clock = self.clock.tick();
-            let message = LinkMessage::Bound { clock, events: self.own.last.clone() };
+            let stable = self.stable().unwrap_or(Clock::ZERO);
+            let message =
+                LinkMessage::Bound { clock, events: self.own.last.clone(), stable, floors: self.retiring.wanted };
             out.push(Effect::Link { to: links, message, prompt: false });
         }
         let names: Vec<ServerName> = self.peers.by_name.keys().cloned().collect();

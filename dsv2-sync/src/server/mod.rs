@@ -21,7 +21,9 @@ mod members;
 mod own;
 mod peers;
 mod pulls;
+mod replay;
 mod requests;
+mod retention;
 mod stuck;
 mod writes;
 
@@ -35,6 +37,7 @@ use dsv2_core::{
 
 pub use config::{Caps, ServerConfig, Timing};
 pub use io::{Effect, Input, Lane, LinkId, Note, Outgoing, Read, ReadResult, Saved, Stuck};
+pub use replay::Replay;
 
 use crate::clock_sync::{Berkeley, ClockSync};
 use crate::election::{Bully, Election, ElectionForm, QuorumBully, QuorumConfig};
@@ -82,6 +85,7 @@ pub struct Server {
     registry: members::Registry,
     adoptions: foreign::Adoptions,
     bounds: BTreeMap<ServerName, links::Bounds>,
+    retiring: retention::Retiring,
     turn: Turn,
     random: SplitMix,
     /// Numbers for reads and forwarded requests.
@@ -108,39 +112,18 @@ struct Turn {
     replicated: BTreeMap<Origin, (u64, u64)>,
 }
 
-/// What the events of a store add up to, for [`Server::restore`].
-#[derive(Debug, Default)]
-pub struct Replay {
-    state: State,
-    held: Position,
-    own: own::Own,
-    clock: Clock,
-}
-
-impl Replay {
-    /// Takes the next event into account; `this` is the server that is to start.
-    pub fn apply(&mut self, this: &ServerName, event: &Event) {
-        self.state.apply(event);
-        self.held.advance(&event.id);
-        if event.id.origin.server == *this {
-            self.own.note(event, None);
-        }
-        self.clock = self.clock.max(event.clock);
-    }
-}
-
 impl Server {
     /// A server that starts at `now` with the events that `replay` hands over, in an order that keeps each origin's.
     pub fn start(config: ServerConfig, now: Now, replay: impl IntoIterator<Item = Event>) -> Self {
-        let mut held = Replay::default();
-        replay.into_iter().for_each(|event| held.apply(&config.name, &event));
-        Self::restore(config, now, held)
+        let mut folded = Replay::new(config.name.clone(), config.floors);
+        replay.into_iter().for_each(|event| folded.apply(&event));
+        Self::restore(config, now, folded)
     }
 
-    /// The same, where the events were replayed one by one.
+    /// The same, where the events were replayed one by one, or the replay was loaded.
     #[must_use]
     pub fn restore(config: ServerConfig, now: Now, replay: Replay) -> Self {
-        let Replay { state, held, own, clock } = replay;
+        let Replay { state, held, own, clock, .. } = replay;
         let clock = Lamport::after(clock.max(config.clock_limit));
         let saved = Saved {
             clock_limit: config.clock_limit,
@@ -172,6 +155,7 @@ impl Server {
             registry: members::Registry::new(now.mono, config.rank),
             adoptions: foreign::Adoptions::default(),
             bounds: BTreeMap::new(),
+            retiring: retention::Retiring::new(config.floors, now.mono),
             turn: Turn::default(),
             // The answer to a request that an earlier life forwarded must not be taken for this one's.
             next_token: config.incarnation,
@@ -410,6 +394,7 @@ impl Machine for Server {
             self.parked.deadline(),
             self.forwarded.values().map(forwards::Forwarded::deadline).min(),
             self.adoptions.deadline().filter(|_| self.stuck.is_none()),
+            self.retention_deadline(),
             self.election.deadline(),
             self.wall.deadline(),
         ]
@@ -437,6 +422,7 @@ impl Server {
         self.expire_parked(now, out);
         self.expire_forwarded(now, out);
         self.adopt_due(now, out);
+        self.look_at_retention(now, out);
         if self.election.deadline().is_some_and(|at| at <= now.mono) {
             self.elect(now, crate::election::ElectionInput::Wake, out);
         }

@@ -1,6 +1,6 @@
 //! What this server wrote, over all of its lives.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use dsv2_core::{Event, EventId, OrderKey, Origin, Position, Topic};
 
@@ -10,7 +10,7 @@ pub(super) struct Own {
     /// The last event of each life.
     pub(super) last: Position,
     /// The last event on each topic.
-    heads: HashMap<Topic, OrderKey>,
+    heads: BTreeMap<Topic, OrderKey>,
 }
 
 impl Own {
@@ -28,6 +28,24 @@ impl Own {
         if (is_present(&key), &key) > (is_present(head), head) {
             *head = key;
         }
+    }
+
+    /// The last event of each topic: whether it is a user's, its name, and the event's key.
+    pub(super) fn heads(&self) -> impl Iterator<Item = (bool, String, OrderKey)> {
+        let head = |(topic, key): (&Topic, &OrderKey)| {
+            (matches!(topic, Topic::User(_)), topic.as_str().to_owned(), key.clone())
+        };
+        self.heads.iter().map(head)
+    }
+
+    /// What [`Own::heads`] and `last` told; `None` where a name is none.
+    pub(super) fn restored(last: Position, heads: Vec<(bool, String, OrderKey)>) -> Option<Self> {
+        let head = |(is_user, name, key): (bool, String, OrderKey)| {
+            let topic = if is_user { Topic::User(name.parse().ok()?) } else { Topic::Channel(name.parse().ok()?) };
+            Some((topic, key))
+        };
+        let heads = heads.into_iter().map(head).collect::<Option<_>>()?;
+        Some(Self { last, heads })
     }
 
     /// The last event on a topic.

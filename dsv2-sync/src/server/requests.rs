@@ -43,7 +43,19 @@ pub(super) enum Reading {
         stable: Option<Clock>,
     },
     /// To answer a pull on a link, or to catch a peer up.
-    Range { link: LinkId, catch_up: bool },
+    Range(Asked),
+    /// To see what may be retired.
+    Floors,
+}
+
+/// A stretch of an origin's events that a peer is to get.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) link: LinkId,
+    /// Whether it is what the own stream goes on with.
+    pub(super) catch_up: bool,
+    pub(super) origin: dsv2_core::Origin,
+    pub(super) from: u64,
 }
 
 impl Server {
@@ -189,13 +201,13 @@ impl Server {
         out: &mut Vec<Effect>,
     ) {
         let token = self.token();
-        self.reads.insert(token, Reading::Range { link, catch_up });
+        self.reads.insert(token, Reading::Range(Asked { link, catch_up, origin: origin.clone(), from }));
         out.push(Effect::Read { token, read: Read::Range { origin, from, limit: self.config.caps.batch } });
     }
 
     /// How many reads of ranges are under way for a link.
     pub(super) fn ranges_for(&self, link: LinkId) -> usize {
-        let ranges = self.reads.values().filter(|read| matches!(read, Reading::Range { link: of, .. } if *of == link));
+        let ranges = self.reads.values().filter(|read| matches!(read, Reading::Range(asked) if asked.link == link));
         ranges.count()
     }
 
@@ -210,12 +222,12 @@ impl Server {
         match (self.reads.remove(&token), result) {
             (
                 Some(Reading::History { to, request, stable }),
-                Ok(ReadResult::Page { mut events, next, heads, more }),
+                Ok(ReadResult::Page { mut events, next, heads, more, retired }),
             ) => {
                 events.retain(|event| self.planted.has(Bug::TwinShown) || !self.state.is_twin(&event.id));
                 let events = HistoryPage::publications(&events);
                 let stable = stable.filter(|_| self.stuck.is_none());
-                let page = HistoryPage { events, next, heads, more, stable };
+                let page = HistoryPage { events, next, heads, more, stable, retired };
                 let reply = self.reply_to(now, &request, ReplyBody::History(page), true);
                 self.send_reply(to, reply, false, out);
             }
@@ -223,11 +235,18 @@ impl Server {
                 let why = result.err().unwrap_or_else(|| "the store answered something else".to_owned());
                 self.refuse(now, to, &request, Failure::rejected(Code::NotReady, why), out);
             }
-            (Some(Reading::Range { link, catch_up }), Ok(ReadResult::Range(events))) => {
-                self.range_read(link, catch_up, events, out);
+            (Some(Reading::Floors), result) => {
+                let floors = match result {
+                    Ok(ReadResult::Floors(floors)) => Some(floors),
+                    _ => None,
+                };
+                self.floors_read(floors, out);
             }
-            (Some(Reading::Range { link, .. }), result) => {
-                self.range_failed(link);
+            (Some(Reading::Range(asked)), Ok(ReadResult::Range { events, upto })) => {
+                self.range_read(asked, upto, events, out);
+            }
+            (Some(Reading::Range(asked)), result) => {
+                self.range_failed(asked.link);
                 let why = result.err().unwrap_or_else(|| "the store answered something else".to_owned());
                 out.push(Effect::Log(super::Note::Trouble(format!(
                     "events could not be read for another server: {why}"

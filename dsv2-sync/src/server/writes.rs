@@ -103,6 +103,12 @@ impl Server {
         let known = id.as_ref().filter(|_| !self.planted.has(Bug::RetryForgotten));
         match known.map_or(Lookup::New, |id| self.state.lookup(id, &body)) {
             Lookup::New => {
+                let forgotten = known.is_some_and(|id| self.state.is_forgotten(id, body.kind()));
+                if forgotten && !self.planted.has(Bug::ForgottenExecuted) {
+                    let text =
+                        "the session is older than the messages that are kept: whether this was written cannot be told";
+                    return self.refuse(now, to, &request, Failure::unknown(Code::Forgotten, text), out);
+                }
                 if let Err(failure) = self.accept_write(now, &request) {
                     return self.refuse(now, to, &request, failure, out);
                 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use dsv2_core::{Clock, Event, Feed, Now, Position, Wall};
+use dsv2_core::{Change, Clock, Event, Feed, Now, Position, Wall};
 use dsv2_store::testing::FaultyDisk;
 use dsv2_store::{EventStore, FeedCursor, JsonlConfig, JsonlStore, Limit, Vote};
 
@@ -38,7 +38,7 @@ pub(super) struct Process {
     pub(super) store: JsonlStore,
     pub(super) lanes: Lanes<Effect>,
     /// Commits whose sync is under way or waits for it, and the metadata they carry.
-    pub(super) uncommitted: Vec<(u64, Vec<Arc<Event>>, Option<Saved>)>,
+    pub(super) uncommitted: Vec<(u64, Vec<Change>, Option<Saved>)>,
     pub(super) syncing: bool,
     /// What the sync that is under way will make durable.
     written: (u64, Option<Saved>),
@@ -142,10 +142,12 @@ impl Process {
     pub(super) fn write(&mut self) -> Result<Vec<Arc<Event>>, String> {
         self.syncing = true;
         let mut written = Vec::new();
-        for (commit, events, save) in std::mem::take(&mut self.uncommitted) {
-            written.extend(events.iter().cloned());
-            let events: Vec<Event> = events.into_iter().map(Arc::unwrap_or_clone).collect();
-            self.store.append(&events).map_err(|e| e.to_string())?;
+        for (commit, mut changes, save) in std::mem::take(&mut self.uncommitted) {
+            written.extend(changes.iter().filter_map(|change| match change {
+                Change::Append(event) => Some(event.clone()),
+                Change::Skip { .. } | Change::Retire { .. } => None,
+            }));
+            self.store.change(&mut changes).map_err(|e| e.to_string())?;
             self.written = (commit, save.or(self.written.1.take()));
         }
         Ok(written)
@@ -194,14 +196,16 @@ impl Process {
     pub(super) fn read(&self, read: Read) -> Result<ReadResult, String> {
         let (feed, cursor, limit) = match read {
             Read::Range { origin, from, limit } => {
-                let range = self.store.range(&origin, from, Limit::events(limit));
-                return range.map(ReadResult::Range).map_err(|e| e.to_string());
+                let range = self.store.range(&origin, from, Limit::events(limit)).map_err(|e| e.to_string())?;
+                return Ok(ReadResult::Range { events: range.events, upto: range.upto });
             }
+            Read::Floors { retention, now } => return Ok(ReadResult::Floors(self.store.floors_for(&retention, now))),
             Read::After { feed, position, limit } => (feed, FeedCursor::After(position), limit),
             Read::Before { feed, key, limit } => (feed, FeedCursor::Before(key), limit),
         };
         let page = self.store.read(&feed, cursor, Limit::events(limit)).map_err(|e| e.to_string())?;
-        Ok(ReadResult::Page { events: page.events, next: page.next, heads: page.heads, more: page.more })
+        let dsv2_store::Page { events, next, heads, more, retired } = page;
+        Ok(ReadResult::Page { events, next, heads, more, retired })
     }
 
     /// A whole feed as a client would see it: in the total order, twins left out.

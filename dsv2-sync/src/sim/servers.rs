@@ -161,7 +161,7 @@ impl World {
             Effect::Ready(ready) => self.tell_ready(server, ready),
             Effect::Fatal(why) => self.broken(format!("server {server} gave up: {why}")),
             Effect::Log(note) => self.note(server, note),
-            Effect::Drained | Effect::Append(_) | Effect::Save(_) => {}
+            Effect::Drained | Effect::Append(_) | Effect::Skip { .. } | Effect::Retire { .. } | Effect::Save(_) => {}
         }
     }
 
@@ -395,13 +395,19 @@ fn inserted(process: &mut Process, effects: &[Effect]) -> Option<String> {
 /// Puts a turn's effects where they belong; yields those that may be carried out now. `hurries` are those that a planted
 /// bug does not let wait.
 fn collect(process: &mut Process, effects: Vec<Effect>, hurries: impl Fn(&Effect) -> bool) -> Vec<Effect> {
-    let (mut events, mut save) = (Vec::new(), None);
+    let (mut changes, mut save) = (Vec::new(), None);
     let durable = effects.iter().any(|effect| effect.lane() == Lane::Durable);
     let commit = if durable { process.lanes.issue() } else { 0 };
     let mut free = Vec::new();
     for effect in effects {
+        let effect = match effect.into_change() {
+            Ok(change) => {
+                changes.push(change);
+                continue;
+            }
+            Err(effect) => effect,
+        };
         match (effect.lane(), effect) {
-            (_, Effect::Append(event)) => events.push(event),
             (_, Effect::Save(saved)) => save = Some(saved),
             (Lane::Ordered, effect) if hurries(&effect) => free.push(effect),
             (Lane::Ordered, effect) => free.extend(process.lanes.order(effect)),
@@ -410,7 +416,7 @@ fn collect(process: &mut Process, effects: Vec<Effect>, hurries: impl Fn(&Effect
     }
     if durable {
         process.issued = commit;
-        process.uncommitted.push((commit, events, save));
+        process.uncommitted.push((commit, changes, save));
     }
     free
 }

@@ -102,8 +102,14 @@ impl Rig {
         heads: &[(&str, u64)],
         more: bool,
     ) {
-        let page =
-            HistoryPage { events: events.to_vec(), next: position(next), heads: position(heads), more, stable: None };
+        let page = HistoryPage {
+            events: events.to_vec(),
+            next: position(next),
+            heads: position(heads),
+            more,
+            stable: None,
+            retired: Vec::new(),
+        };
         self.reply(request, ReplyBody::History(page));
     }
 
@@ -117,7 +123,8 @@ impl Rig {
         stable: u64,
     ) {
         let (next, heads) = (position(next), position(next));
-        let page = HistoryPage { events: events.to_vec(), next, heads, more, stable: Clock::new(stable) };
+        let page =
+            HistoryPage { events: events.to_vec(), next, heads, more, stable: Clock::new(stable), retired: Vec::new() };
         self.reply(request, ReplyBody::History(page));
     }
 
@@ -125,8 +132,14 @@ impl Rig {
     pub(crate) fn answer_idle(&mut self, heads: &[(&str, u64)]) {
         for (request, query) in self.queries() {
             let HistorySpan::After(after) = query.span else { panic!("{query:?}") };
-            let page =
-                HistoryPage { events: Vec::new(), next: after, heads: position(heads), more: false, stable: None };
+            let page = HistoryPage {
+                events: Vec::new(),
+                next: after,
+                heads: position(heads),
+                more: false,
+                stable: None,
+                retired: Vec::new(),
+            };
             self.reply(request, ReplyBody::History(page));
         }
     }

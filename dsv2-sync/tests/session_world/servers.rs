@@ -70,7 +70,7 @@ impl Server {
             HistorySpan::Before(_) => (all.split_off(all.len().saturating_sub(limit)), heads.clone(), false),
         };
         let events: Vec<Event> = found.iter().filter(counts).map(|event| (*event).clone()).collect();
-        HistoryPage { events: HistoryPage::publications(&events), next, heads, more, stable: None }
+        HistoryPage { events: HistoryPage::publications(&events), next, heads, more, stable: None, retired: Vec::new() }
     }
 }
 

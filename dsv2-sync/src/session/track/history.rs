@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dsv2_core::{EventId, Feed, HistoryPage, HistoryQuery, HistorySpan, Mono, Position, Subject};
+use dsv2_core::{EventId, Feed, HistoryPage, HistoryQuery, HistorySpan, Mono, Position, Publication, Subject};
 
 use super::{Blocked, Phase, Query, Sink, Track, cost_bytes};
 use crate::planted::Bug;
@@ -161,6 +161,10 @@ impl Track {
             if sink.is_full() {
                 return false;
             }
+            self.tell_retired(&page.retired, &publication, sink);
+            if sink.is_full() {
+                return false;
+            }
             self.recovered += u64::from(self.take(publication, sink) && recovers);
         }
         // Events whose message counts by another event are not listed, but are passed.
@@ -169,6 +173,16 @@ impl Track {
             sink.advance(Step::Vector(self.feed.clone(), page.next));
         }
         true
+    }
+
+    /// Tells of a gap where retention took what stood before a publication.
+    pub(super) fn tell_retired(&mut self, retired: &[EventId], publication: &Publication, sink: &mut Sink<'_>) {
+        let Some(prev) = publication.prev.as_ref().filter(|prev| retired.contains(prev)) else { return };
+        if !self.resume.contains(prev) && !self.planted.has(Bug::RetiredUntold) {
+            self.resume.advance(prev);
+            let step = Step::Event(self.feed.clone(), prev.clone());
+            sink.deliver(Delivery::Gap { feed: self.feed.clone(), missing: Some(prev.clone()) }, Some(step));
+        }
     }
 
     /// Asks for the next page; at once, unless this one brought nothing although it said there is more.

@@ -53,6 +53,11 @@ impl Track {
             if waits || full {
                 break;
             }
+            self.tell_retired(&page.retired, &publication, sink);
+            full = sink.is_full();
+            if full {
+                break;
+            }
             self.take(publication, sink);
         }
         if !waits && !full && !self.resume.covers(&page.next) {

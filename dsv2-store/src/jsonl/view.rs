@@ -1,16 +1,18 @@
-//! Reading events back.
+//! The log as it is read: files, and the index over them.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
-use dsv2_core::{Event, EventId, Origin};
+use dsv2_core::{Event, EventId, Origin, Position};
 
-use super::JsonlStore;
 use super::line::{self, Line};
 use super::names::Interner;
-use super::stream::{Loc, Merge, Source};
-use crate::disk::read_exact;
+use super::scan::Segment;
+use super::segments::Segments;
+use super::stream::{BadBytes, Loc, Merge, Source};
+use crate::disk::{Disk, read_exact};
 use crate::error::StoreError;
-use crate::index::EventRef;
+use crate::index::{EventRef, Index};
 
 /// Lines that are at most so far apart are read together,
 const GAP_BYTES: u64 = 4 << 10;
@@ -33,7 +35,27 @@ impl Window {
     }
 }
 
-impl JsonlStore {
+/// Files, and what of them is served.
+#[derive(Debug)]
+pub(crate) struct View {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) segments: Segments,
+    pub(crate) index: Index<Loc>,
+}
+
+impl View {
+    /// The log as a scan found it.
+    pub(crate) fn read_only(disk: Arc<dyn Disk>, found: &[Segment], index: Index<Loc>) -> Self {
+        let mut segments = Segments::default();
+        for segment in found {
+            match &segment.file {
+                Some(file) => segments.add_active(segment.at.kind, Arc::clone(file)),
+                None => segments.add_sealed(segment.at.kind, segment.at.path.clone(), segment.kept, segment.dead_bytes),
+            };
+        }
+        Self { disk, segments, index }
+    }
+
     /// Reads events in the order of the references.
     pub(crate) fn fetch(&self, found: &[EventRef<Loc>]) -> Result<Vec<Event>, StoreError> {
         let mut names = Interner::default();
@@ -101,62 +123,60 @@ impl JsonlStore {
         event.ok_or_else(|| self.corrupt(loc.segment, u64::from(loc.offset), "it is no longer the line written there"))
     }
 
-    /// Hands all served events to `visit` in log order, except that one that had to wait for another comes after it.
-    pub(crate) fn replay_log(&self, visit: &mut dyn FnMut(Event)) -> Result<(), StoreError> {
-        let mut merge = Merge::open(&*self.disk, self.sources())?;
+    /// Hands all served events that `after` does not mean to `visit`, in log order, except that one that had to wait for
+    /// another comes after it. `sources` must hold them all.
+    pub(crate) fn replay(
+        &self,
+        sources: Vec<Vec<Source>>,
+        after: &Position,
+        visit: &mut dyn FnMut(Event),
+    ) -> Result<(), StoreError> {
+        let mut merge = Merge::open(&*self.disk, sources)?;
         let mut names = Interner::default();
-        let mut next = vec![1u64; self.index.origins()];
+        let index = &self.index;
+        let next_live = |id: u32, from: u64| index.next_live(id, from).unwrap_or(u64::MAX);
+        let origins = 0..index.origins() as u32;
+        let mut next: Vec<u64> =
+            origins.map(|id| next_live(id, index.origin(id).map_or(0, |origin| after.get(origin)) + 1)).collect();
         let mut passed: HashSet<(u32, u64)> = HashSet::new();
         let mut current: Option<(Origin, u32)> = None;
-        let mut visited = 0;
         while let Some((_, head)) = merge.next()? {
             let garbled = || self.corrupt(head.loc.segment, u64::from(head.loc.offset), "the line holds no event");
             let event = Line::parse(merge.covered()).and_then(|line| line.to_event(&mut names)).ok_or_else(garbled)?;
             let id = match &current {
                 Some((origin, id)) if *origin == event.id.origin => *id,
                 _ => {
-                    let Some(id) = self.index.find_origin(&event.id.origin) else { continue };
+                    let Some(id) = index.find_origin(&event.id.origin) else { continue };
                     current = Some((event.id.origin.clone(), id));
                     id
                 }
             };
             // What waits is not served, even where it stands in its place.
-            let is_served = self.index.entry(id, event.id.seq).is_some();
+            let is_served = index.entry(id, event.id.seq).is_some();
             if !is_served || event.id.seq != next[id as usize] {
                 if is_served && event.id.seq > next[id as usize] {
                     passed.insert((id, event.id.seq));
                 }
                 continue;
             }
+            next[id as usize] = next_live(id, event.id.seq + 1);
             visit(event);
-            next[id as usize] += 1;
-            visited += 1;
             while passed.remove(&(id, next[id as usize])) {
                 let seq = next[id as usize];
-                let Some(entry) = self.index.entry(id, seq) else { break };
+                let Some(entry) = index.entry(id, seq) else { break };
                 self.fetch(&[EventRef { origin: id, seq, entry }])?.into_iter().for_each(&mut *visit);
-                next[id as usize] += 1;
-                visited += 1;
+                next[id as usize] = next_live(id, seq + 1);
             }
         }
-        if visited == self.index.events() { Ok(()) } else { Err(self.lost_since_open(&merge.into_bad_bytes())) }
+        if next.iter().all(|&next| next == u64::MAX) {
+            Ok(())
+        } else {
+            Err(self.lost_since_open(&merge.into_bad_bytes()))
+        }
     }
 
-    fn lost_since_open(&self, bad: &[super::stream::BadBytes]) -> StoreError {
+    fn lost_since_open(&self, bad: &[BadBytes]) -> StoreError {
         let (segment, offset) = bad.last().map_or((0, 0), |bad| (bad.segment, bad.offset));
         self.corrupt(segment, offset, "an event that was here when the store was opened is gone")
-    }
-
-    /// All files, each up to where it is known.
-    fn sources(&self) -> Vec<Vec<Source>> {
-        let mut kinds = vec![Vec::new(); self.active.len()];
-        for (segment, path, kind, bytes) in self.segments.sealed() {
-            kinds[kind as usize].push(Source { segment, path: path.to_owned(), file: None, end: bytes });
-        }
-        for active in self.active.iter().filter(|active| active.file.is_some()) {
-            let (path, file) = (active.path().to_owned(), active.file.clone());
-            kinds[active.kind as usize].push(Source { segment: active.segment, path, file, end: active.len });
-        }
-        kinds
     }
 }
