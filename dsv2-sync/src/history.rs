@@ -231,7 +231,8 @@ const VIOLATIONS_CAP: usize = 1_000;
 pub struct Checker {
     names: Names,
     messages: Vec<Message>,
-    by_text: HashMap<(u32, Box<str>), usize>,
+    /// By topic and text.
+    by_text: Vec<HashMap<Box<str>, usize>>,
     writes: HashMap<String, Write>,
     subscriptions: Vec<Subscription>,
     subscription_names: HashMap<String, usize>,
@@ -369,13 +370,16 @@ impl Checker {
     }
 
     fn message(&mut self, topic: u32, text: &str) -> usize {
-        let key = (topic, Box::from(text));
-        if let Some(&message) = self.by_text.get(&key) {
+        let index = topic as usize;
+        if self.by_text.len() <= index {
+            self.by_text.resize_with(index + 1, HashMap::new);
+        }
+        if let Some(&message) = self.by_text[index].get(text) {
             return message;
         }
         let message = self.messages.len();
         self.messages.push(Message { topic, text: Box::from(text), write: None, id: None, place: None, seen_at: None });
-        self.by_text.insert(key, message);
+        self.by_text[index].insert(Box::from(text), message);
         message
     }
 

@@ -400,11 +400,8 @@ impl Server {
                 self.bounds.get(voter).map(|bounds| bounds.reached).filter(|&clock| clock > Clock::ZERO)
             }
         };
-        let bounds: Option<Vec<Clock>> = self.config.voters.iter().map(bound).collect();
-        if self.planted.has(Bug::StableTooHigh) {
-            return bounds.and_then(|bounds| bounds.into_iter().max());
-        }
-        bounds.and_then(|bounds| bounds.into_iter().min())
+        let pick = if self.planted.has(Bug::StableTooHigh) { Clock::max } else { Clock::min };
+        self.config.voters.iter().map(bound).reduce(|a, b| Some(pick(a?, b?))).flatten()
     }
 }
 
