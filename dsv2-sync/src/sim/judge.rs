@@ -7,7 +7,7 @@ use dsv2_store::EventStore;
 
 use super::client::topic;
 use super::world::World;
-use crate::history::{Entry, Record};
+use crate::history::Record;
 use crate::server::Server;
 
 impl World {
@@ -123,7 +123,7 @@ impl World {
                     Ok(logged.remove(feed).unwrap_or_default())
                 };
                 match events {
-                    Ok(events) => self.record_final(server, feed, events),
+                    Ok(events) => self.record_final(server, feed, &events),
                     Err(why) => self.broken(format!("the history of server {server} cannot be read: {why}")),
                 }
             }
@@ -149,20 +149,14 @@ impl World {
     }
 
     /// Writes down what a server holds.
-    fn record_final(&mut self, server: usize, feed: &Feed, events: Vec<Event>) {
-        let entry = |event: Event| {
-            let text = match event.body {
-                EventBody::Publish { message, .. } | EventBody::Message { message, .. } => message,
-                EventBody::UserLogin { .. } | EventBody::ChannelCreate { .. } => return None,
-            };
-            Some(Entry {
-                text,
-                event: Some(event.id),
-                clock: Some(event.clock),
-                id: Some(event.message_id.to_string()),
-            })
+    fn record_final(&mut self, server: usize, feed: &Feed, events: &[Event]) {
+        let entry = |event: &Event| match &event.body {
+            EventBody::Publish { message, .. } | EventBody::Message { message, .. } => {
+                Some(self.entry_of(message, (Some(&event.id), Some(event.clock), Some(&event.message_id))))
+            }
+            EventBody::UserLogin { .. } | EventBody::ChannelCreate { .. } => None,
         };
-        let events = events.into_iter().filter_map(entry).collect();
+        let events = events.iter().filter_map(entry).collect();
         let server = super::node::name(server).to_string();
         self.record(Record::Final { server, topic: topic(feed), events });
     }

@@ -28,6 +28,8 @@ pub(super) struct Node {
     pub(super) durable: Position,
     /// Its rank, as its disk has it.
     pub(super) rank: Option<u64>,
+    /// Its connections to the proxies, on which it publishes; they break without a trace and are there again.
+    pub(super) published: Vec<u64>,
     /// The highest clock that it has shown to anybody, in all of its lives.
     pub(super) shown: Clock,
 }
@@ -63,6 +65,7 @@ impl Node {
             process: None,
             durable: Position::default(),
             rank: None,
+            published: Vec::new(),
             shown: Clock::ZERO,
         }
     }
@@ -138,17 +141,15 @@ pub(super) fn name(index: usize) -> dsv2_core::ServerName {
 }
 
 impl Process {
-    /// Begins a sync: writes all commits so far, which a crash from now on may or may not take. Yields their events.
-    pub(super) fn write(&mut self) -> Result<Vec<Arc<Event>>, String> {
+    /// Begins a sync: writes all commits so far, which a crash from now on may or may not take.
+    pub(super) fn write(&mut self) -> Result<(), String> {
         self.syncing = true;
-        let mut written = Vec::new();
         for (commit, events, save) in std::mem::take(&mut self.uncommitted) {
-            written.extend(events.iter().cloned());
             let events: Vec<Event> = events.into_iter().map(Arc::unwrap_or_clone).collect();
             self.store.append(&events).map_err(|e| e.to_string())?;
             self.written = (commit, save.or(self.written.1.take()));
         }
-        Ok(written)
+        Ok(())
     }
 
     /// The sync ends: what was written when it began is durable.
@@ -185,6 +186,9 @@ impl Process {
     /// The reads that need not wait any longer.
     pub(super) fn due_reads(&mut self) -> Vec<(u64, Read)> {
         let committed = self.committed;
+        if self.reads.is_empty() {
+            return Vec::new();
+        }
         let (due, waiting) = std::mem::take(&mut self.reads).into_iter().partition(|(commit, ..)| *commit <= committed);
         self.reads = waiting;
         let due: Vec<(u64, u64, Read)> = due;
