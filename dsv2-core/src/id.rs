@@ -3,7 +3,7 @@
 //! An *event* is known by its origin and its number there; a *message* by what its client called it, so that a retry
 //! is recognised on every server. The two are never mixed: one message may, after a partition, stand in two events.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -45,24 +45,41 @@ pub struct Origin {
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{:016x}", self.server, self.incarnation)
+        f.write_str(self.server.as_str())?;
+        f.write_str("/")?;
+        write_hex(f, self.incarnation.to_be_bytes())
     }
 }
 
 impl FromStr for Origin {
     type Err = IdError;
     fn from_str(text: &str) -> Result<Self, IdError> {
-        let form = IdError::Form("SERVER/16 hex digits");
-        let Some((server, incarnation)) = text.rsplit_once('/') else { return Err(form) };
-        let Some(incarnation) = hex(incarnation, 16) else { return Err(form) };
+        // The number's length is known: there is nothing to search for.
+        let parts = text.len().checked_sub(17).and_then(|end| text.split_at_checked(end));
+        let incarnation = parts.and_then(|(_, rest)| hex(rest.strip_prefix('/')?, 16));
+        let (Some((server, _)), Some(incarnation)) = (parts, incarnation) else {
+            return Err(IdError::Form("SERVER/16 hex digits"));
+        };
         Ok(Self { server: ServerName::new(server)?, incarnation: incarnation as u64 })
     }
 }
 
+/// Two lower-case hex digits a byte. Identities stand in every message and every line of a log, and the formatter's own
+/// way, through padding, takes several times as long.
+fn write_hex<const BYTES: usize>(f: &mut fmt::Formatter<'_>, bytes: [u8; BYTES]) -> fmt::Result {
+    let digit = |half: u8| b"0123456789abcdef"[usize::from(half & 0xf)];
+    let pairs = bytes.map(|byte| [digit(byte >> 4), digit(byte)]);
+    f.write_str(std::str::from_utf8(pairs.as_flattened()).map_err(|_| fmt::Error)?)
+}
+
 /// Exactly `digits` lower-case hex digits; one text for one value, or none.
 fn hex(text: &str, digits: usize) -> Option<u128> {
-    let canonical = text.len() == digits && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    canonical.then(|| u128::from_str_radix(text, 16).ok()).flatten()
+    let append = |value: u128, digit: u8| match digit {
+        b'0'..=b'9' => Some(value << 4 | u128::from(digit - b'0')),
+        b'a'..=b'f' => Some(value << 4 | u128::from(digit - b'a' + 10)),
+        _ => None,
+    };
+    if text.len() == digits { text.bytes().try_fold(0, append) } else { None }
 }
 
 /// An event's identity: its origin, and its number there. Numbers start at 1 and have no gaps.
@@ -78,7 +95,9 @@ pub struct EventId {
 
 impl fmt::Display for EventId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}#{}", self.origin, self.seq)
+        self.origin.fmt(f)?;
+        f.write_str("#")?;
+        self.seq.fmt(f)
     }
 }
 
@@ -158,7 +177,7 @@ impl SessionId {
 
 impl fmt::Display for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", self.0)
+        write_hex(f, self.0.to_be_bytes())
     }
 }
 
@@ -214,9 +233,20 @@ pub enum MessageId {
 impl fmt::Display for MessageId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Request { session, number } => write!(f, "s:{session}.{number}"),
-            Self::Key(key) => write!(f, "k:{}", key.as_str()),
-            Self::Foreign(digest) => write!(f, "f:{digest:032x}"),
+            Self::Request { session, number } => {
+                f.write_str("s:")?;
+                session.fmt(f)?;
+                f.write_str(".")?;
+                number.fmt(f)
+            }
+            Self::Key(key) => {
+                f.write_str("k:")?;
+                f.write_str(key.as_str())
+            }
+            Self::Foreign(digest) => {
+                f.write_str("f:")?;
+                write_hex(f, digest.to_be_bytes())
+            }
         }
     }
 }
@@ -256,9 +286,17 @@ where
     deserializer.deserialize_str(Visitor(std::marker::PhantomData))
 }
 
+/// Serializes an identity as its text.
+fn as_text<S: Serializer>(id: &impl fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
+    // Room for most, so that it is made once.
+    let mut text = String::with_capacity(64);
+    write!(text, "{id}").map_err(serde::ser::Error::custom)?;
+    serializer.serialize_str(&text)
+}
+
 impl Serialize for Origin {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        as_text(self, serializer)
     }
 }
 impl<'de> Deserialize<'de> for Origin {
@@ -268,7 +306,7 @@ impl<'de> Deserialize<'de> for Origin {
 }
 impl Serialize for EventId {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        as_text(self, serializer)
     }
 }
 impl<'de> Deserialize<'de> for EventId {
@@ -278,7 +316,7 @@ impl<'de> Deserialize<'de> for EventId {
 }
 impl Serialize for OrderKey {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        as_text(self, serializer)
     }
 }
 impl<'de> Deserialize<'de> for OrderKey {
@@ -288,7 +326,7 @@ impl<'de> Deserialize<'de> for OrderKey {
 }
 impl Serialize for SessionId {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        as_text(self, serializer)
     }
 }
 impl<'de> Deserialize<'de> for SessionId {
@@ -298,7 +336,7 @@ impl<'de> Deserialize<'de> for SessionId {
 }
 impl Serialize for MessageId {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        as_text(self, serializer)
     }
 }
 impl<'de> Deserialize<'de> for MessageId {

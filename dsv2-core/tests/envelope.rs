@@ -269,3 +269,29 @@ fn timestamps_with_a_fraction_come_back_verbatim() {
         assert_eq!(value, text.parse::<f64>().expect("a number"), "{text} was read as {value}");
     }
 }
+
+#[test]
+fn a_page_of_history_round_trips_with_all_that_it_tells() {
+    let id = |seq| format!("s1/00000000000000ff#{seq}").parse::<dsv2_core::EventId>().expect("an id");
+    let position = dsv2_core::Position::from_iter([(id(1).origin, 9)]);
+    let page = dsv2_core::HistoryPage {
+        events: Vec::new(),
+        next: position.clone(),
+        heads: position,
+        more: true,
+        stable: Clock::new(7),
+        retired: vec![id(3), id(4)],
+    };
+    for format in [Format::Json, Format::MsgPack] {
+        let reply = Reply {
+            format,
+            service: "history".to_owned(),
+            timestamp: RawTimestamp::from(Timestamp { ms: 1 }),
+            clock: Clock::new(8),
+            position: None,
+            body: ReplyBody::History(page.clone()),
+        };
+        let decoded = Reply::decode(Service::History, &reply.encode(), &Limits::default()).expect("decodes");
+        assert_eq!(decoded.body, ReplyBody::History(page.clone()));
+    }
+}

@@ -111,7 +111,7 @@ fn replies() -> Vec<(&'static str, &'static str, ReplyBody)> {
         heads: position(),
         more: false,
         stable: Some(clock(90)),
-        retired: Vec::new(),
+        retired: vec![event_id(3)],
     };
     let report = StatusReport::new("server1".parse().expect("a name"), format!("{:032x}", 0xfba8));
     let failed = |code, text: &str| ReplyBody::Failed(Failure::rejected(code, text));

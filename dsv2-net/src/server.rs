@@ -18,10 +18,8 @@ mod links;
 mod log;
 mod reference;
 mod role;
-mod snapshot;
 
 pub(crate) use envelope::Envelope;
-pub use snapshot::snapshot;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -29,8 +27,9 @@ use std::time::Duration;
 
 use dsv2_core::{Format, Level, Retention, ServerName};
 use dsv2_store::{EventStore, JsonlConfig, JsonlStore, MemoryStore, Meta, StoreError};
-use dsv2_sync::election::{CoordinatorRank, ElectionForm, Epoch, NodeId};
+use dsv2_sync::election::{CoordinatorRank, ElectionForm, NodeId};
 use dsv2_sync::server::{Server as Machine, ServerConfig};
+use dsv2_sync::stored;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -226,21 +225,15 @@ fn remember_name(options: &ServerOptions, store: &mut dyn EventStore) -> Result<
 
 /// The machine, with everything that the store remembers.
 fn machine(options: &ServerOptions, store: &mut dyn EventStore, clocks: Clocks) -> Result<Machine, ServerError> {
-    let meta = store.meta();
-    let mut config = ServerConfig::new(options.name.clone(), NodeId(meta.node), random_u64()?);
+    let mut config = ServerConfig::new(options.name.clone(), NodeId(store.meta().node), random_u64()?);
     config.voters.clone_from(&options.voters);
     config.address = Some(options.advertise.as_ref().unwrap_or(&options.link).to_string());
     config.format = options.format;
     config.level = options.level;
-    config.clock_limit = meta.clock_limit;
-    config.epoch = Epoch { number: meta.epoch, node: NodeId(meta.epoch_owner.unwrap_or(0)) };
-    config.rank = meta.rank;
-    config.vote =
-        meta.vote.as_ref().map_or(Epoch::ZERO, |vote| Epoch { number: vote.epoch, node: NodeId(vote.candidate) });
+    stored::configure(&mut config, store);
     config.election.rank = options.coordinator_rank;
     config.form = options.election;
     config.retention = options.retention;
-    config.floors = store.floors();
-    let replay = snapshot::replay(&config.name, store)?;
+    let replay = stored::replay(&config.name, store)?;
     Ok(Machine::restore(config, clocks.now(), replay))
 }

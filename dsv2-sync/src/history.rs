@@ -18,6 +18,7 @@
 //! | `read` | `read`, `topic`, `events`, `end`?, `stable`? | it ends: a run of consecutive messages, to the topic's end where `end`; up to the logical time `stable` nothing will be inserted |
 //! | `forget` | `client` | a new session: it may see less than the one before |
 //! | `final` | `server`, `topic`, `events` | all messages that a server holds when the run has ended |
+//! | `retired` | `topic`, `clock` | retention took messages of the topic up to that logical time: reads may lack them, `final` lists too, and a subscription that was told of a gap |
 //! | `lost` | `server` | its disk is gone for good, and with it what was acknowledged at `local` |
 //!
 //! An entry is `text`, and where known `event` (`server/incarnation#number`), `clock` and `id`. A text names its message,
@@ -123,6 +124,10 @@ pub enum Record {
     },
     Lost {
         server: String,
+    },
+    Retired {
+        topic: String,
+        clock: Clock,
     },
 }
 
@@ -231,13 +236,16 @@ const VIOLATIONS_CAP: usize = 1_000;
 pub struct Checker {
     names: Names,
     messages: Vec<Message>,
-    by_text: HashMap<(u32, Box<str>), usize>,
+    /// By topic and text.
+    by_text: Vec<HashMap<Box<str>, usize>>,
     writes: HashMap<String, Write>,
     subscriptions: Vec<Subscription>,
     subscription_names: HashMap<String, usize>,
     reads: HashMap<String, (u32, u64)>,
     finals: Vec<Option<Final>>,
     lost: Vec<u32>,
+    /// Up to which logical time messages of a topic may be gone.
+    retired: HashMap<u32, Clock>,
     /// What is judged at the end, when it is known where each message stands.
     later: Vec<(u64, Later)>,
     operations: u64,
@@ -255,6 +263,8 @@ struct Message {
     place: Option<(u32, Option<EventId>, Clock)>,
     /// A server on which it was seen.
     seen_at: Option<u32>,
+    /// The logical time that it was shown with.
+    clock: Option<Clock>,
 }
 
 #[derive(Debug)]
@@ -353,6 +363,11 @@ impl Checker {
                 let server = self.names.server(&server);
                 self.lost.push(server);
             }
+            Record::Retired { topic, clock } => {
+                let topic = self.names.topic(&topic);
+                let retired = self.retired.entry(topic).or_insert(Clock::ZERO);
+                *retired = clock.max(*retired);
+            }
         }
     }
 
@@ -369,13 +384,24 @@ impl Checker {
     }
 
     fn message(&mut self, topic: u32, text: &str) -> usize {
-        let key = (topic, Box::from(text));
-        if let Some(&message) = self.by_text.get(&key) {
+        let index = topic as usize;
+        if self.by_text.len() <= index {
+            self.by_text.resize_with(index + 1, HashMap::new);
+        }
+        if let Some(&message) = self.by_text[index].get(text) {
             return message;
         }
         let message = self.messages.len();
-        self.messages.push(Message { topic, text: Box::from(text), write: None, id: None, place: None, seen_at: None });
-        self.by_text.insert(key, message);
+        self.messages.push(Message {
+            topic,
+            text: Box::from(text),
+            write: None,
+            id: None,
+            place: None,
+            seen_at: None,
+            clock: None,
+        });
+        self.by_text[index].insert(Box::from(text), message);
         message
     }
 
@@ -391,6 +417,8 @@ impl Checker {
             let server = self.names.server(event.origin.server.as_str());
             self.messages[message].seen_at = Some(server);
         }
+        let known = &mut self.messages[message].clock;
+        *known = known.or(entry.clock);
         message
     }
 

@@ -7,6 +7,7 @@
 //!               └────────────────────────────────┘
 //!   reference: ranks and who lives              session: the client's side
 //!   lanes: the order in which effects leave     sim: whole clusters in virtual time
+//!   stored: starting from an event store
 //! ```
 //!
 //! Everything here is a [`dsv2_core::Machine`] or a part of one: no I/O, no clock, no source of randomness. The driver in
@@ -30,3 +31,5 @@ pub mod session;
 #[cfg(feature = "sim")]
 pub mod sim;
 pub mod state;
+#[cfg(feature = "store")]
+pub mod stored;

@@ -85,6 +85,8 @@ pub enum LinkMessage {
         stable: Clock,
         /// Below which clocks messages are to be retired, as far as the sender knows.
         floors: Floors,
+        /// By whoever holds all this.
+        at: Position,
     },
     /// The sender lives. Answered by [`LinkMessage::Pong`].
     Ping,

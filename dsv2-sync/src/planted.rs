@@ -105,6 +105,10 @@ impl Bug {
         Self::ClockNotMerged,
         Self::TimeoutRejected,
         Self::RetryRenamed,
+        Self::RetiredTooSoon,
+        Self::TwinsDivided,
+        Self::ForgottenExecuted,
+        Self::RetiredUntold,
     ];
 }
 

@@ -89,12 +89,12 @@ impl Simulation {
         let mut random = SplitMix::new(config.seed ^ 0x0070_7567);
         let count = |number: u64| usize::try_from(number).unwrap_or(0);
         let (writers, followers) = (count(config.writers), count(config.followers));
-        let (writes, voters) = (config.writes, config.voters > 0);
+        let (writes, voters, keys) = (config.writes, config.voters > 0, config.retention().keeps_all());
         // What is final is known while all voters live, and not after one is lost.
         let may_wait = voters && config.servers > 1 && config.lost_servers == 0;
         let mut world = world::World::new(config, planted);
         for index in 0..writers {
-            world.add(Box::new(builtin::Writer::new(index, writes, voters, random.next_u64())));
+            world.add(Box::new(builtin::Writer::new(index, writes, (voters, keys), random.next_u64())));
         }
         for index in 0..followers {
             let beginning = index == 0 || random.chance(1, 2);

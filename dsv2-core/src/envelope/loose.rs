@@ -94,6 +94,7 @@ fn is_known(key: &str) -> bool {
             | "heads"
             | "more"
             | "stable"
+            | "retired"
             | "report"
             | "username"
     )
@@ -186,7 +187,7 @@ impl<'a> Loose<'a> {
     pub(super) fn structure<T: Deserialize<'a>>(&self, field: &'static str) -> Field<Option<T>> {
         match self.get(field) {
             None | Some(Value::Null) => Ok(None),
-            Some(value) => T::deserialize(value.clone())
+            Some(value) => T::deserialize(value)
                 .map(Some)
                 .map_err(|why| FieldError { field, why: Cow::Owned(format!("cannot be read: {why}")) }),
         }

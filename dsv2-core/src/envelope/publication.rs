@@ -1,6 +1,6 @@
 //! Publications: what subscribers of a channel or of a user's own topic receive, and what `history` lists.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::encode_flat;
 use super::loose::{Field, FieldError, Loose};
@@ -16,8 +16,8 @@ use crate::time::Timestamp;
 /// A message on its way to subscribers, or in a history.
 ///
 /// On its topic it is flat; `channel` and `dst` are left out there, since the topic says them.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "Flat", into = "Flat")]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(try_from = "Flat")]
 pub struct Publication {
     /// What was written.
     pub body: PublicationBody,
@@ -175,41 +175,68 @@ pub(super) fn event_id(loose: &Loose<'_>) -> Field<Option<EventId>> {
 }
 
 /// The flat form, strictly as it leaves.
-#[derive(Serialize, Deserialize)]
-struct Flat {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    user: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    channel: Option<ChannelName>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    src: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    dst: Option<UserName>,
-    message: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+#[derive(Serialize)]
+struct FlatRef<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    channel: Option<&'a ChannelName>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    src: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dst: Option<&'a UserName>,
+    message: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
     timestamp: Option<Timestamp>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     clock: Option<Clock>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    id: Option<MessageId>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    origin: Option<crate::id::Origin>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a MessageId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    origin: Option<&'a crate::id::Origin>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     seq: Option<u64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    prev: Option<EventId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prev: Option<&'a EventId>,
 }
 
-impl From<Publication> for Flat {
-    fn from(publication: Publication) -> Self {
-        let Publication { body, timestamp, clock, id, event, prev } = publication;
-        let (user, channel, src, dst, message) = match body {
-            PublicationBody::Channel { user, channel, message } => (Some(user), channel, None, None, message),
-            PublicationBody::Private { src, dst, message } => (None, None, Some(src), dst, message),
+impl Serialize for Publication {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let (user, channel, src, dst) = match &self.body {
+            PublicationBody::Channel { user, channel, .. } => (Some(&**user), channel.as_ref(), None, None),
+            PublicationBody::Private { src, dst, .. } => (None, None, Some(&**src), dst.as_ref()),
         };
-        let (origin, seq) = event.map(|event| (event.origin, event.seq)).unzip();
-        Self { user, channel, src, dst, message, timestamp, clock, id, origin, seq, prev }
+        let flat = FlatRef {
+            user,
+            channel,
+            src,
+            dst,
+            message: self.body.text(),
+            timestamp: self.timestamp,
+            clock: self.clock,
+            id: self.id.as_ref(),
+            origin: self.event.as_ref().map(|event| &event.origin),
+            seq: self.event.as_ref().map(|event| event.seq),
+            prev: self.prev.as_ref(),
+        };
+        flat.serialize(serializer)
     }
+}
+
+/// The same as it is read.
+#[derive(Deserialize)]
+struct Flat {
+    user: Option<String>,
+    channel: Option<ChannelName>,
+    src: Option<String>,
+    dst: Option<UserName>,
+    message: String,
+    timestamp: Option<Timestamp>,
+    clock: Option<Clock>,
+    id: Option<MessageId>,
+    origin: Option<crate::id::Origin>,
+    seq: Option<u64>,
+    prev: Option<EventId>,
 }
 
 impl TryFrom<Flat> for Publication {

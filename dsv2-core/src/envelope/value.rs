@@ -192,28 +192,28 @@ impl<'de> Visitor<'de> for KeySeed {
     }
 }
 
-/// Lets nested values be read by a derived `Deserialize`.
-impl<'de> Deserializer<'de> for Value<'de> {
+/// Lets nested values be read by a derived `Deserialize`, which copies what it keeps and nothing else.
+impl<'de> Deserializer<'de> for &Value<'de> {
     type Error = serde::de::value::Error;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
         match self {
-            Self::Null => visitor.visit_unit(),
-            Self::Bool(value) => visitor.visit_bool(value),
-            Self::Unsigned(value) => visitor.visit_u64(value),
-            Self::Signed(value) => visitor.visit_i64(value),
-            Self::Float(value) => visitor.visit_f64(value),
-            Self::Text(Cow::Borrowed(text)) => visitor.visit_borrowed_str(text),
-            Self::Text(Cow::Owned(text)) => visitor.visit_string(text),
-            Self::Bytes => Err(Self::Error::custom("not UTF-8")),
-            Self::List(list) => visitor.visit_seq(SeqDeserializer::new(list.into_iter())),
-            Self::Map(map) => visitor.visit_map(MapDeserializer::new(map.into_iter())),
+            Value::Null => visitor.visit_unit(),
+            Value::Bool(value) => visitor.visit_bool(*value),
+            Value::Unsigned(value) => visitor.visit_u64(*value),
+            Value::Signed(value) => visitor.visit_i64(*value),
+            Value::Float(value) => visitor.visit_f64(*value),
+            Value::Text(Cow::Borrowed(text)) => visitor.visit_borrowed_str(text),
+            Value::Text(Cow::Owned(text)) => visitor.visit_str(text),
+            Value::Bytes => Err(Self::Error::custom("not UTF-8")),
+            Value::List(list) => visitor.visit_seq(SeqDeserializer::new(list.iter())),
+            Value::Map(map) => visitor.visit_map(MapDeserializer::new(map.iter().map(|(key, value)| (&**key, value)))),
         }
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
         match self {
-            Self::Null => visitor.visit_none(),
+            Value::Null => visitor.visit_none(),
             value => visitor.visit_some(value),
         }
     }
@@ -228,7 +228,7 @@ impl<'de> Deserializer<'de> for Value<'de> {
     }
 }
 
-impl<'de> serde::de::IntoDeserializer<'de> for Value<'de> {
+impl<'de> serde::de::IntoDeserializer<'de> for &Value<'de> {
     type Deserializer = Self;
     fn into_deserializer(self) -> Self {
         self

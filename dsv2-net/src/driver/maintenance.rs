@@ -8,7 +8,7 @@ use std::time::Duration;
 use dsv2_core::{Floors, ServerName};
 use dsv2_store::{Disk, EventStore, Snapshotted, StoreError, remove_snapshot};
 
-use crate::server::snapshot;
+use dsv2_sync::stored;
 
 /// A snapshot is made when the log has grown by so many events,
 const GROWN_EVENTS: u64 = 50_000;
@@ -84,7 +84,7 @@ impl Maintenance {
         (self.covered, self.grown) = (self.covered + self.grown, 0);
         self.made += 1;
         let whole = self.made.is_multiple_of(WHOLE_EVERY);
-        let make = move || snapshot(&disk, &name, floors, whole);
+        let make = move || stored::snapshot(&disk, &name, floors, whole);
         // If there is no thread for it, the log has grown further by the next time.
         self.making = thread::Builder::new().name(format!("snapshot {}", self.name)).spawn(make).ok();
     }

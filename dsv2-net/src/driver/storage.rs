@@ -8,8 +8,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use dsv2_core::{Change, Position, ServerName};
-use dsv2_store::{EventStore, FeedCursor, Limit, Page, StoreError, Vote};
+use dsv2_store::{EventStore, FeedCursor, Limit, Page, StoreError};
 use dsv2_sync::server::{Read, ReadResult, Saved};
+use dsv2_sync::stored;
 use tokio::sync::mpsc;
 
 use super::maintenance::Maintenance;
@@ -208,7 +209,7 @@ impl Writer {
         let mut result = answer(self.store.as_ref(), read)?;
         if let Health::Failed(durable) = &self.health {
             match &mut result {
-                ReadResult::Floors(_) => {}
+                ReadResult::Floors(..) => {}
                 ReadResult::Range { events, upto } => {
                     let first_lost = events.iter().find(|event| !durable.contains(&event.id));
                     *upto = first_lost.map_or(*upto, |event| event.id.seq - 1);
@@ -258,14 +259,7 @@ impl Group {
             self.changes.shrink_to(KEEP);
         }
         if let Some(saved) = &self.save {
-            let mut meta = store.meta().clone();
-            meta.clock_limit = saved.clock_limit;
-            meta.epoch = saved.epoch;
-            meta.epoch_owner = Some(saved.epoch_owner);
-            meta.rank = saved.rank;
-            meta.vote =
-                (saved.vote.number > 0).then_some(Vote { epoch: saved.vote.number, candidate: saved.vote.node.0 });
-            store.save_meta(&meta)?;
+            stored::remember(store, saved)?;
         }
         self.dirty = false;
         Ok((Report::Committed { commit: self.commit, saved: self.save.take() }, changes))
@@ -302,7 +296,10 @@ fn answer(store: &dyn EventStore, read: Read) -> Result<ReadResult, StoreError> 
             let range = store.range(&origin, from, limit(events))?;
             return Ok(ReadResult::Range { events: range.events, upto: range.upto });
         }
-        Read::Floors { retention, now } => return Ok(ReadResult::Floors(store.floors_for(&retention, now))),
+        Read::Floors { retention, now } => {
+            let floors = store.floors_for(&retention, now);
+            return Ok(ReadResult::Floors(floors, store.vector().clone()));
+        }
         Read::After { feed, position, limit } => (feed, FeedCursor::After(position), limit),
         Read::Before { feed, key, limit } => (feed, FeedCursor::Before(key), limit),
     };

@@ -337,9 +337,10 @@ impl QuorumBully {
     fn lease_end(&self) -> Option<Mono> {
         let Phase::Leading { answered, .. } = &self.phase else { return None };
         let others = self.config.majority().checked_sub(2)?;
-        let mut sent: Vec<Mono> = answered.values().copied().collect();
-        sent.sort_unstable_by(|a, b| b.cmp(a));
-        Some(sent.get(others).map_or(Mono::ZERO, |&sent| sent + self.config.lease()))
+        // The last message that a majority answered, or a later one.
+        let is_majority = |sent: &&Mono| answered.values().filter(|other| other >= sent).count() > others;
+        let sent = answered.values().filter(is_majority).max();
+        Some(sent.map_or(Mono::ZERO, |&sent| sent + self.config.lease()))
     }
 
     fn own_claim(&self) -> Claim {

@@ -30,6 +30,23 @@ impl Checker {
         self.finals.get(topic as usize).is_some_and(Option::is_some)
     }
 
+    /// Whether retention may have taken a message: it is not among those that are left, and was not shown with a logical
+    /// time above.
+    fn may_be_retired(&self, message: usize) -> bool {
+        let message = &self.messages[message];
+        let retired = self.retired.get(&message.topic);
+        retired.is_some_and(|retired| message.clock.is_none_or(|clock| clock <= *retired))
+    }
+
+    /// Whether what stands at a place of a topic at the end may be missing from a read.
+    fn is_below_floor(&self, topic: u32, place: u32) -> bool {
+        let Some(retired) = self.retired.get(&topic) else { return false };
+        let message =
+            self.finals.get(topic as usize).and_then(Option::as_ref).and_then(|list| list.list.get(place as usize));
+        let clock = message.and_then(|&message| self.messages[message].place.as_ref()).map(|(_, _, clock)| *clock);
+        clock.is_some_and(|clock| clock <= *retired)
+    }
+
     fn is_lost(&self, server: Option<u32>) -> bool {
         server.is_some_and(|server| self.lost.contains(&server))
     }
@@ -46,7 +63,7 @@ impl Checker {
                 (Some((line, level, event)), false) => {
                     let server = event.as_ref().map(|event| event.origin.server.as_str());
                     let gone = server.is_some_and(|server| self.is_lost(self.names.find_server(server)));
-                    if *level > Level::Local || !gone {
+                    if (*level > Level::Local || !gone) && !self.may_be_retired(write.message) {
                         let text = format!("{text:?}, acknowledged at {level} as write {name:?}, is lost");
                         broken.push((*line, Kind::Lost, text));
                     }
@@ -73,7 +90,10 @@ impl Checker {
         for (line, later) in &self.later {
             let mut look = |message: usize| {
                 let known = &self.messages[message];
-                let gone = known.place.is_none() && self.has_final(known.topic) && !self.is_lost(known.seen_at);
+                let gone = known.place.is_none()
+                    && self.has_final(known.topic)
+                    && !self.is_lost(known.seen_at)
+                    && !self.may_be_retired(message);
                 if gone && !std::mem::replace(&mut told[message], true) {
                     broken.push((*line, format!("{:?} was shown, and is not there at the end", known.text)));
                 }
@@ -172,7 +192,7 @@ impl Checker {
         let range = seen.places.range((page.topic, first)..=(page.topic, last));
         let missing = range
             .filter(|(_, (since, _))| *since < page.began)
-            .find(|((_, place), _)| places.binary_search(place).is_err());
+            .find(|((topic, place), _)| places.binary_search(place).is_err() && !self.is_below_floor(*topic, *place));
         if let Some((&(topic, place), &(since, own))) = missing {
             let message = self.finals[topic as usize].as_ref().map_or(0, |list| list.list[place as usize]);
             let kind = if own { Kind::ReadYourWrites } else { Kind::MonotonicReads };
@@ -191,7 +211,10 @@ impl Checker {
             let Some(key) = key.as_ref().filter(|key| key.clock <= stable) else { break };
             let Some((place, event, _)) = &self.messages[*message].place else { continue };
             let moved = event.as_ref() != Some(&key.id);
-            if moved || expected.is_some_and(|expected| expected != *place) {
+            // What retention took in between was there, and is no surprise.
+            let skips = |expected: u32| (expected..*place).all(|place| self.is_below_floor(page.topic, place));
+            let fits = |expected: u32| expected == *place || (expected < *place && skips(expected));
+            if moved || expected.is_some_and(|expected| !fits(expected)) {
                 broken = Some(format!(
                     "{:?} was final at clock {stable}, and is not where it was",
                     self.messages[*message].text
@@ -203,7 +226,9 @@ impl Checker {
         let ended =
             page.end && page.entries.last().is_none_or(|(_, key)| key.as_ref().is_some_and(|key| key.clock <= stable));
         if let (None, true) = (&broken, ended) {
-            let next = expected.unwrap_or(0) as usize;
+            let first = expected.unwrap_or(0);
+            let all = last.list.len() as u32;
+            let next = (first..all).find(|&place| !self.is_below_floor(page.topic, place)).unwrap_or(all) as usize;
             let next = last.list.get(next).map(|message| &self.messages[*message]);
             if let Some((_, _, clock)) = next.and_then(|message| message.place.as_ref())
                 && *clock <= stable
@@ -221,9 +246,17 @@ impl Checker {
     fn judge_subscriptions(&mut self) {
         let mut broken = Vec::new();
         for subscription in &self.subscriptions {
-            for &topic in subscription.topics.iter().filter(|topic| !subscription.gaps.contains(topic)) {
+            for &topic in &subscription.topics {
+                let told = subscription.gaps.contains(&topic);
+                // A gap may be of what a lost server had, or of what retention took; in the last case only of that.
+                if told && (!self.lost.is_empty() || !self.retired.contains_key(&topic)) {
+                    continue;
+                }
                 let Some(Some(last)) = self.finals.get(topic as usize) else { continue };
-                for &message in &last.list {
+                for (place, &message) in (0..).zip(&last.list) {
+                    if told && self.is_below_floor(topic, place) {
+                        continue;
+                    }
                     if subscription.delivered.contains_key(&message) {
                         continue;
                     }

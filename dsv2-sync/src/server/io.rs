@@ -104,8 +104,8 @@ pub enum ReadResult {
         /// The number.
         upto: u64,
     },
-    /// The floors that a retention asks for.
-    Floors(Floors),
+    /// The floors that a retention asks for, and what was held when they were sought.
+    Floors(Floors, Position),
     /// A part of a feed.
     Page {
         /// Oldest first.
@@ -273,16 +273,22 @@ impl Outgoing {
     /// The frames to publish, `[topic, body]` each, in the serialization `format`.
     #[must_use]
     pub fn frames(&self, format: dsv2_core::Format) -> Vec<(Topic, Vec<u8>)> {
+        let replication = match self {
+            Self::Event(event) => Some((Topic::Replication, ReplicationEvent::encode(event, format))),
+            Self::Announcement(_) | Self::LinkNotice(_) => None,
+        };
+        self.frame(format).into_iter().chain(replication).collect()
+    }
+
+    /// The one without that on `replication`; none for an event that has no topic of its own.
+    pub(crate) fn frame(&self, format: dsv2_core::Format) -> Option<(Topic, Vec<u8>)> {
         match self {
             Self::Event(event) => {
-                let replication = (Topic::Replication, ReplicationEvent::encode(event, format));
-                let publication =
-                    dsv2_core::Publication::of_event(event, false).map(|publication| publication.encode(format));
-                let own = event.body.topic().zip(publication);
-                own.into_iter().chain([replication]).collect()
+                let publication = dsv2_core::Publication::of_event(event, false)?;
+                Some((event.body.topic()?, publication.encode(format)))
             }
-            Self::Announcement(announcement) => vec![(Topic::Servers, announcement.encode(format))],
-            Self::LinkNotice(notice) => vec![(Topic::Links, notice.encode(format))],
+            Self::Announcement(announcement) => Some((Topic::Servers, announcement.encode(format))),
+            Self::LinkNotice(notice) => Some((Topic::Links, notice.encode(format))),
         }
     }
 }

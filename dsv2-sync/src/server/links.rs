@@ -117,11 +117,11 @@ impl Server {
             }
             LinkMessage::Vector { durable, answer } => self.vector_arrived(now, link, &name, &durable, answer, out),
             LinkMessage::Pull { origin, from } => self.pulled(link, &name, origin, from, out),
-            LinkMessage::Bound { clock, events, stable, floors } => {
+            LinkMessage::Bound { clock, events, stable, floors, at } => {
                 self.clock.observe(clock);
                 self.heard_of(&events);
                 self.bounds.entry(name).or_default().hear(Bound { clock, events, stable });
-                self.hear_floors(floors);
+                self.hear_floors(floors, &at);
                 self.settle_bounds();
                 self.raise_floors(out);
             }
@@ -443,8 +443,8 @@ impl Server {
         if self.stuck.is_none() && self.config.voters.contains(&self.config.name) {
             let clock = self.clock.tick();
             let stable = self.stable().unwrap_or(Clock::ZERO);
-            let message =
-                LinkMessage::Bound { clock, events: self.own.last.clone(), stable, floors: self.retiring.wanted };
+            let (events, floors, at) = (self.own.last.clone(), self.retiring.wanted, self.retiring.at.clone());
+            let message = LinkMessage::Bound { clock, events, stable, floors, at };
             out.push(Effect::Link { to: links, message, prompt: false });
         }
         let names: Vec<ServerName> = self.peers.by_name.keys().cloned().collect();
@@ -470,11 +470,8 @@ impl Server {
                 self.bounds.get(voter).map(|bounds| bounds.reached).filter(|&clock| clock > Clock::ZERO)
             }
         };
-        let bounds: Option<Vec<Clock>> = self.config.voters.iter().map(bound).collect();
-        if self.planted.has(Bug::StableTooHigh) {
-            return bounds.and_then(|bounds| bounds.into_iter().max());
-        }
-        bounds.and_then(|bounds| bounds.into_iter().min())
+        let pick = if self.planted.has(Bug::StableTooHigh) { Clock::max } else { Clock::min };
+        self.config.voters.iter().map(bound).reduce(|a, b| Some(pick(a?, b?))).flatten()
     }
 }
 

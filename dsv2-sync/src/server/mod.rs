@@ -295,29 +295,30 @@ impl Server {
     fn has_majority(&self, now: Mono) -> bool {
         let voters = &self.config.voters;
         let silence = self.config.timing.silence;
-        let others = self.peers.alive(now, silence).filter(|name| voters.contains(*name)).count();
         let own = usize::from(voters.contains(&self.config.name));
-        voters.is_empty() || own + others > voters.len() / 2
+        let due = (voters.len() / 2 + 1).saturating_sub(own);
+        voters.is_empty()
+            || self.peers.alive(now, silence).filter(|name| voters.contains(*name)).take(due).count() == due
     }
 
     /// Tells the broker where readiness changed.
     fn update_readiness(&mut self, now: Now, out: &mut Vec<Effect>) {
         let can_forward =
             || self.peers.alive(now.mono, self.config.timing.silence).any(|name| self.config.voters.contains(name));
-        let (ready, why) = if let Some(stuck) = &self.stuck {
-            (false, stuck.why.to_string())
+        let (ready, why) = if self.stuck.is_some() {
+            (false, "")
         } else if self.draining {
-            (false, "the server is stopping".to_owned())
+            (false, "the server is stopping")
         } else if !self.config.may_write() {
-            (can_forward(), "it forwards writes to the voters".to_owned())
+            (can_forward(), "it forwards writes to the voters")
         } else {
-            (self.has_majority(now.mono), "as many voters as needed can be reached".to_owned())
+            (self.has_majority(now.mono), "as many voters as needed can be reached")
         };
         if self.ready != Some(ready) {
-            let why = if ready || self.stuck.is_some() || self.draining {
-                why
-            } else {
-                "too few voters can be reached".into()
+            let why = match &self.stuck {
+                Some(stuck) => stuck.why.to_string(),
+                None if ready || self.draining => why.to_owned(),
+                None => "too few voters can be reached".to_owned(),
             };
             let was = self.ready.replace(ready);
             out.push(Effect::Ready(ready));
@@ -361,6 +362,8 @@ impl Machine for Server {
 
     fn step(&mut self, now: Now, input: Input, out: &mut Vec<Effect>) {
         match input {
+            // The turn has looked after the rest.
+            Input::Flush => return self.flush(now, out),
             Input::Request { from, request: Ok(request) } => {
                 self.request(now, ReplyTo::Client(from), Box::new(request), out)
             }
@@ -376,7 +379,6 @@ impl Machine for Server {
             Input::Saved(saved) => self.saved = saved,
             Input::Stuck { durable, why } => self.stuck = Some(stuck::Standstill { durable, why }),
             Input::Unstuck => self.unstuck(now, out),
-            Input::Flush => self.flush(now, out),
             Input::Drain => self.drain(now, out),
             Input::Wake => self.wake(now, out),
         }

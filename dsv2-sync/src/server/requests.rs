@@ -237,7 +237,7 @@ impl Server {
             }
             (Some(Reading::Floors), result) => {
                 let floors = match result {
-                    Ok(ReadResult::Floors(floors)) => Some(floors),
+                    Ok(ReadResult::Floors(floors, at)) => Some((floors, at)),
                     _ => None,
                 };
                 self.floors_read(floors, out);

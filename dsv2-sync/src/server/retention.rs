@@ -4,39 +4,43 @@
 //!   coordinator: what does the configuration ask for? ── Read ──► the store's answer
 //!       ├─ not above what is final at every voter          (each tells with its bound)
 //!       └─ not between a message and its twin               (a retry that was carried out twice)
-//!   all servers: hear the floors with the bounds ──► once all up to there is final here ──► fold, Retire
+//!   all servers: hear the floors with the bounds ──► once all is here that the coordinator held ──► fold, Retire
 //! ```
-//! So nothing can arrive below a floor any more, anywhere, and what every server forgets is the same. The floors of two
-//! coordinators merge to the higher ones.
+//! So nothing can arrive below a floor any more, anywhere, and what every server forgets is the same, whichever of them
+//! stand still meanwhile. The floors of two coordinators merge to the higher ones.
 
-use dsv2_core::{Clock, EventKind, Floors, Mono, Now, ServerName};
+use dsv2_core::{Clock, Floors, Mono, Now, Position, ServerName};
 
 use super::Server;
 use super::io::{Effect, Note, Read};
 use super::requests::Reading;
 use crate::planted::Bug;
+use crate::replication::ReplicationLog;
 
 /// What is to be retired.
 #[derive(Debug)]
 pub(super) struct Retiring {
     /// The highest floors that this server knows of.
     pub(super) wanted: Floors,
+    /// What must be held before they are raised: all that is below them, among others.
+    pub(super) at: Position,
     /// When to look again.
     next: Mono,
-    /// The store was asked, and has not answered.
-    asked: bool,
+    /// What was final everywhere when the store was asked, until it answers.
+    asked: Option<Clock>,
 }
 
 impl Retiring {
-    pub(super) const fn new(floors: Floors, now: Mono) -> Self {
-        Self { wanted: floors, next: now, asked: false }
+    pub(super) fn new(floors: Floors, now: Mono) -> Self {
+        Self { wanted: floors, at: Position::default(), next: now, asked: None }
     }
 }
 
 impl Server {
     /// When to look whether something may be retired.
     pub(super) fn retention_deadline(&self) -> Option<Mono> {
-        let looks = !self.config.retention.keeps_all() && !self.config.voters.is_empty() && !self.retiring.asked;
+        let looks =
+            !self.config.retention.keeps_all() && !self.config.voters.is_empty() && self.retiring.asked.is_none();
         looks.then_some(self.retiring.next)
     }
 
@@ -46,8 +50,9 @@ impl Server {
             return;
         }
         self.retiring.next = now.mono + self.config.timing.retention;
-        if self.election.is_coordinator(now.mono) && self.stuck.is_none() && self.final_everywhere().is_some() {
-            self.retiring.asked = true;
+        let leads = self.election.is_coordinator(now.mono) && self.stuck.is_none();
+        if let Some(bound) = self.final_everywhere().filter(|_| leads) {
+            self.retiring.asked = Some(bound);
             let token = self.token();
             self.reads.insert(token, Reading::Floors);
             let read = Read::Floors { retention: self.config.retention, now: self.wall_now(now).timestamp() };
@@ -55,14 +60,16 @@ impl Server {
         }
     }
 
-    /// The store answered what the retention asks for, or could not.
-    pub(super) fn floors_read(&mut self, floors: Option<Floors>, out: &mut Vec<Effect>) {
-        self.retiring.asked = false;
-        let (Some(floors), Some(bound)) = (floors, self.final_everywhere()) else { return };
+    /// The store answered what the retention asks for, and what it held then, or could not.
+    pub(super) fn floors_read(&mut self, answer: Option<(Floors, Position)>, out: &mut Vec<Effect>) {
+        let Some(bound) = self.retiring.asked.take() else { return };
+        let Some((floors, at)) = answer else { return };
         let floors = if self.planted.has(Bug::RetiredTooSoon) { floors } else { floors.up_to(bound) };
         let floors = if self.planted.has(Bug::TwinsDivided) { floors } else { self.state.safe_floors(floors) };
-        self.retiring.wanted.merge(floors);
-        self.raise_floors(out);
+        if !self.retiring.wanted.covers(&floors) {
+            self.hear_floors(floors, &at);
+            self.raise_floors(out);
+        }
     }
 
     /// Every event up to here is durable at every voter, and none will ever be inserted.
@@ -77,28 +84,20 @@ impl Server {
     }
 
     /// Somebody tells of floors.
-    pub(super) fn hear_floors(&mut self, floors: Floors) {
-        self.retiring.wanted.merge(floors);
+    pub(super) fn hear_floors(&mut self, floors: Floors, at: &Position) {
+        if !self.retiring.wanted.covers(&floors) {
+            self.retiring.wanted.merge(floors);
+            self.retiring.at.merge(at);
+        }
     }
 
-    /// Retires what is to be retired, as soon as all up to there is final here.
+    /// Retires what is to be retired, as soon as all is held that was when that was decided.
     pub(super) fn raise_floors(&mut self, out: &mut Vec<Effect>) {
-        let present = self.state.floors();
-        if present.covers(&self.retiring.wanted) || self.stuck.is_some() {
+        if self.state.floors().covers(&self.retiring.wanted) || self.stuck.is_some() {
             return;
         }
-        let reached = if self.planted.has(Bug::RetiredTooSoon) { Some(Clock::MAX) } else { self.stable() };
-        let Some(reached) = reached else { return };
-        let mut floors = present;
-        // Never a part of the way: only the floors that were decided are known to be safe.
-        for kind in [EventKind::Publish, EventKind::Message] {
-            let wanted = self.retiring.wanted.of(kind);
-            if wanted <= reached {
-                let of_kind = if kind == EventKind::Publish { &mut floors.publish } else { &mut floors.message };
-                *of_kind = wanted.max(*of_kind);
-            }
-        }
-        if floors != present {
+        if self.log.held().covers(&self.retiring.at) {
+            let floors = self.retiring.wanted;
             let hidden = self.state.retire(floors);
             out.push(Effect::Retire { floors, hidden });
             out.push(Effect::Log(Note::Retired(floors)));

@@ -27,6 +27,8 @@ pub(super) struct Writer {
     index: usize,
     random: SplitMix,
     voters: bool,
+    /// Keys are remembered for as long as their messages are kept: where that is short, none are used.
+    keys: bool,
     next: u64,
     writes: u64,
     /// What is to be written again, under the same key.
@@ -38,11 +40,12 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn new(index: usize, writes: u64, voters: bool, seed: u64) -> Self {
+    pub(super) fn new(index: usize, writes: u64, (voters, keys): (bool, bool), seed: u64) -> Self {
         Self {
             index,
             random: SplitMix::new(seed),
             voters,
+            keys,
             next: 0,
             writes,
             again: Vec::new(),
@@ -64,14 +67,14 @@ impl Writer {
     }
 
     /// Whether that message has a key of the program's own: then it may be written again.
-    fn has_key(number: u64) -> bool {
-        number.is_multiple_of(3)
+    fn has_key(&self, number: u64) -> bool {
+        self.keys && number.is_multiple_of(3)
     }
 
     fn write(&mut self, number: u64, out: &mut Vec<Act>) {
         let message = format!("{}:{number}", self.index);
         let mut options = CallOptions::default();
-        if Self::has_key(number) {
+        if self.has_key(number) {
             options.key = IdempotencyKey::new(&format!("k{number}")).ok();
         } else {
             options.level = match self.random.below(8) {
@@ -118,13 +121,14 @@ impl Program for Writer {
         match event {
             Happened::Started { .. } => {
                 // What was under way may have happened: only what has a key can be repeated.
-                let lost: Vec<u64> = std::mem::take(&mut self.under_way).into_values().collect();
-                self.again.extend(lost.into_iter().filter(|&number| Self::has_key(number)));
+                let lost = std::mem::take(&mut self.under_way).into_values();
+                let again: Vec<u64> = lost.filter(|&number| self.has_key(number)).collect();
+                self.again.extend(again);
                 self.created = false;
                 self.create(out);
             }
             Happened::Done { token, result } => match (self.under_way.remove(&token), result) {
-                (Some(number), Err(failure)) if Self::has_key(number) && failure.outcome == Outcome::Unknown => {
+                (Some(number), Err(failure)) if self.has_key(number) && failure.outcome == Outcome::Unknown => {
                     self.again.push(number);
                 }
                 (Some(_), _) => {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dsv2_core::{Feed, HistorySpan, Level, Machine, Outcome, Publication, Subject};
+use dsv2_core::{Clock, EventId, Feed, HistorySpan, Level, Machine, MessageId, Outcome, Publication, Subject};
 
 use super::builtin::user;
 use super::program::{Act, Happened, Program};
@@ -127,16 +127,22 @@ fn call(command: &Command) -> String {
     }
 }
 
-fn entry(publication: &Publication) -> Entry {
-    Entry {
-        text: publication.body.text().to_owned(),
-        event: publication.event.clone(),
-        clock: publication.clock,
-        id: publication.id.as_ref().map(ToString::to_string),
-    }
-}
-
 impl World {
+    fn entry(&self, publication: &Publication) -> Entry {
+        let event = (publication.event.as_ref(), publication.clock, publication.id.as_ref());
+        self.entry_of(publication.body.text(), event)
+    }
+
+    /// A message in the history. Its identity is for readers; the judge goes by its text.
+    pub(super) fn entry_of(
+        &self,
+        text: &str,
+        (event, clock, id): (Option<&EventId>, Option<Clock>, Option<&MessageId>),
+    ) -> Entry {
+        let id = id.filter(|_| self.history.is_some()).map(ToString::to_string);
+        Entry { text: text.to_owned(), event: event.cloned(), clock, id }
+    }
+
     /// Starts a client's process.
     pub(super) fn start_client(&mut self, index: usize) {
         let lasting = self.config.lost_servers == 0;
@@ -172,10 +178,9 @@ impl World {
         if !client.up {
             return;
         }
-        let mut effects = Vec::new();
-        client.session.step(now, input, &mut effects);
+        client.session.step(now, input, &mut self.session_turn);
         // The program answers an effect with calls, whose effects come after those that are there already.
-        self.effects.extend(effects.into_iter().map(|effect| (index, effect)));
+        self.effects.extend(self.session_turn.drain(..).map(|effect| (index, effect)));
         if !std::mem::replace(&mut self.carrying_out, true) {
             while let Some((index, effect)) = self.effects.pop_front() {
                 self.session_effect(index, effect);
@@ -353,7 +358,8 @@ impl World {
                         )
                     },
                 );
-                self.record(Record::Deliver { subscription, topic: topic(feed), entry: entry(publication) });
+                let entry = self.entry(publication);
+                self.record(Record::Deliver { subscription, topic: topic(feed), entry });
             }
             Delivery::Gap { feed, .. } => {
                 self.report.gaps += 1;
@@ -409,7 +415,7 @@ impl World {
             }
             (Some(Call::Read { name, topic, end }), Ok(Answer::History(page))) => {
                 self.report.reads += 1;
-                let events = page.events.iter().map(entry).collect();
+                let events = page.events.iter().map(|publication| self.entry(publication)).collect();
                 Record::Read { read: name, topic, events, end, stable: page.stable }
             }
             _ => return,

@@ -1,6 +1,9 @@
 //! What is simulated, as numbers with names: drawn from a seed, set one by one, and made smaller where a run failed.
 
 use std::fmt;
+use std::time::Duration;
+
+use dsv2_core::{Keep, Retention};
 
 use crate::random::SplitMix;
 
@@ -30,6 +33,12 @@ pub struct SimConfig {
     pub drain_ms: u64,
     /// How many servers, always a minority, are lost for good when the faults end.
     pub lost_servers: u64,
+    /// How many bytes of each kind of messages are kept; 0 for all. Needs voters.
+    pub retention_bytes: u64,
+    /// How long messages are kept, in milliseconds; 0 for ever. Needs voters.
+    pub retention_ms: u64,
+    /// Of a hundred syncs of a server, after how many it compacts its log a little or makes a snapshot.
+    pub upkeep_percent: u64,
     /// What goes wrong, and how often.
     pub faults: Faults,
 }
@@ -107,6 +116,9 @@ impl SimConfig {
             faults_ms: 3_000,
             drain_ms: 60_000,
             lost_servers: 0,
+            retention_bytes: 0,
+            retention_ms: 0,
+            upkeep_percent: 0,
             faults: Faults::NONE,
         }
     }
@@ -149,8 +161,20 @@ impl SimConfig {
             faults_ms: between(2_000, 12_000),
             drain_ms: 90_000,
             lost_servers: if voters == 1 && between(0, 4) == 0 { lost } else { 0 },
+            retention_bytes: sometimes(between(500, 6_000), between(0, 2)) * voters,
+            retention_ms: sometimes(between(500, 8_000), between(0, 1)) * voters,
+            upkeep_percent: between(0, 20),
             faults,
         }
+    }
+
+    /// How much the simulated servers keep.
+    pub(super) fn retention(&self) -> Retention {
+        let keep = Keep {
+            age: (self.retention_ms > 0).then(|| Duration::from_millis(self.retention_ms)),
+            bytes: (self.retention_bytes > 0).then_some(self.retention_bytes),
+        };
+        Retention { publish: keep, message: keep }
     }
 
     /// Sets one number by its name, as [`SimConfig::differences`] writes it.
@@ -171,7 +195,7 @@ impl SimConfig {
             "brokers" | "proxies" => (1, 4),
             "voters" => (0, 1),
             "writers" | "followers" => (0, 64),
-            "reference_wiped_percent" => (0, 100),
+            "reference_wiped_percent" | "upkeep_percent" => (0, 100),
             _ => (0, 1 << 40),
         };
         if !(low..=high).contains(&value) {
@@ -205,6 +229,9 @@ impl SimConfig {
             ("faults_ms", &mut self.faults_ms),
             ("drain_ms", &mut self.drain_ms),
             ("lost_servers", &mut self.lost_servers),
+            ("retention_bytes", &mut self.retention_bytes),
+            ("retention_ms", &mut self.retention_ms),
+            ("upkeep_percent", &mut self.upkeep_percent),
             ("delay_low_us", &mut faults.delay_low_us),
             ("delay_high_us", &mut faults.delay_high_us),
             ("link_break_ppm", &mut faults.link_break_ppm),

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dsv2_core::{Event, EventBody, EventId, Feed, Level, Reply, ReplyBody};
+use dsv2_core::{Clock, Event, EventBody, EventId, EventKind, Feed, Floors, Level, Reply, ReplyBody};
 use dsv2_store::EventStore;
 
 use super::client::topic;
 use super::world::World;
-use crate::history::{Entry, Record};
+use crate::history::Record;
 use crate::server::Server;
+use crate::state::State;
 
 impl World {
     /// A receipt leaves: its event must be on as many disks as its level says.
@@ -114,8 +115,10 @@ impl World {
             self.nodes.iter().filter(|node| node.process.is_some()).map(|node| node.index).collect();
         // Reading each feed back through the index is dear: one server's are, whichever; the logs of all are walked.
         let read = servers.get((self.config.seed % servers.len().max(1) as u64) as usize).copied();
+        self.record_retired(&feeds);
         for server in servers {
             let mut logged = self.judge_log(server);
+            let uncompacted = self.uncompacted(server);
             for feed in &feeds {
                 let events = if read == Some(server) {
                     self.nodes[server].process.as_ref().map_or(Ok(Vec::new()), |process| process.history(feed))
@@ -123,7 +126,13 @@ impl World {
                     Ok(logged.remove(feed).unwrap_or_default())
                 };
                 match events {
-                    Ok(events) => self.record_final(server, feed, events),
+                    Ok(events) => {
+                        let events = match &uncompacted {
+                            Some(all) => self.judge_retired(server, feed, &events, all),
+                            None => events,
+                        };
+                        self.record_final(server, feed, &events);
+                    }
                     Err(why) => self.broken(format!("the history of server {server} cannot be read: {why}")),
                 }
             }
@@ -131,6 +140,67 @@ impl World {
         for violation in std::mem::take(&mut self.checker).finish() {
             self.broken(violation.to_string());
         }
+    }
+
+    /// Up to which logical time reads may lack messages of a feed.
+    fn record_retired(&mut self, feeds: &BTreeSet<Feed>) {
+        let machines = self.nodes.iter().filter_map(|node| node.process.as_ref()).map(|process| &process.machine);
+        let mut floors = Floors::default();
+        machines.for_each(|machine| floors.merge(machine.state().floors()));
+        for feed in feeds {
+            let clock = floors.of(kind(feed));
+            if clock > Clock::ZERO {
+                self.record(Record::Retired { topic: topic(feed), clock });
+            }
+        }
+    }
+
+    /// What a server would hold of each feed if nothing had ever been retired, in the total order and without twins.
+    /// `None` where nothing ever is.
+    fn uncompacted(&self, server: usize) -> Option<BTreeMap<Feed, Vec<Event>>> {
+        if self.config.retention().keeps_all() {
+            return None;
+        }
+        let held = self.nodes[server].process.as_ref()?.machine.position();
+        let all: Vec<&Event> =
+            self.archive.values().map(|event| &**event).filter(|event| held.contains(&event.id)).collect();
+        let mut state = State::default();
+        all.iter().for_each(|event| state.apply(event));
+        let mut feeds: BTreeMap<Feed, Vec<Event>> = BTreeMap::new();
+        for event in all.into_iter().filter(|event| !state.is_twin(&event.id)) {
+            if let Some(feed) = event.body.feeds().into_iter().flatten().next() {
+                feeds.entry(feed).or_default().push(event.clone());
+            }
+        }
+        feeds.values_mut().for_each(|events| events.sort_by_cached_key(Event::key));
+        Some(feeds)
+    }
+
+    /// What a server serves of a feed is what it would serve if nothing had been retired, but for messages below the floor;
+    /// yields that.
+    fn judge_retired(
+        &mut self,
+        server: usize,
+        feed: &Feed,
+        served: &[Event],
+        all: &BTreeMap<Feed, Vec<Event>>,
+    ) -> Vec<Event> {
+        let all = all.get(feed).cloned().unwrap_or_default();
+        let process = self.nodes[server].process.as_ref();
+        let floor = process.map_or(Clock::ZERO, |process| process.machine.state().floors().of(kind(feed)));
+        let mut rest = served.iter().peekable();
+        for event in &all {
+            if rest.next_if(|served| served.id == event.id).is_none() && event.clock > floor {
+                let id = &event.id;
+                self.broken(format!("server {server} does not serve {id} of {}, above the floor {floor}", topic(feed)));
+                return all;
+            }
+        }
+        if let Some(event) = rest.next() {
+            let id = event.id.clone();
+            self.broken(format!("server {server} serves {id} of {}, which does not count", topic(feed)));
+        }
+        all
     }
 
     /// All feeds that somebody wrote to, or follows.
@@ -149,20 +219,14 @@ impl World {
     }
 
     /// Writes down what a server holds.
-    fn record_final(&mut self, server: usize, feed: &Feed, events: Vec<Event>) {
-        let entry = |event: Event| {
-            let text = match event.body {
-                EventBody::Publish { message, .. } | EventBody::Message { message, .. } => message,
-                EventBody::UserLogin { .. } | EventBody::ChannelCreate { .. } => return None,
-            };
-            Some(Entry {
-                text,
-                event: Some(event.id),
-                clock: Some(event.clock),
-                id: Some(event.message_id.to_string()),
-            })
+    fn record_final(&mut self, server: usize, feed: &Feed, events: &[Event]) {
+        let entry = |event: &Event| match &event.body {
+            EventBody::Publish { message, .. } | EventBody::Message { message, .. } => {
+                Some(self.entry_of(message, (Some(&event.id), Some(event.clock), Some(&event.message_id))))
+            }
+            EventBody::UserLogin { .. } | EventBody::ChannelCreate { .. } => None,
         };
-        let events = events.into_iter().filter_map(entry).collect();
+        let events = events.iter().filter_map(entry).collect();
         let server = super::node::name(server).to_string();
         self.record(Record::Final { server, topic: topic(feed), events });
     }
@@ -199,5 +263,13 @@ impl World {
         }
         broken.into_iter().for_each(|why| self.broken(why));
         feeds
+    }
+}
+
+/// Of which kind the messages of a feed are.
+fn kind(feed: &Feed) -> EventKind {
+    match feed {
+        Feed::Channel(_) => EventKind::Publish,
+        Feed::Inbox(_) | Feed::Conversation(..) => EventKind::Message,
     }
 }

@@ -18,6 +18,8 @@ pub(super) struct Connection {
 #[derive(Debug, Default)]
 pub(super) struct Network {
     connections: BTreeMap<u64, Connection>,
+    /// The connection of each link that a server dialled.
+    dialled: BTreeMap<(usize, u64), u64>,
     next: u64,
     /// Pairs that are cut off from each other, the smaller number first.
     blocked: BTreeSet<(usize, usize)>,
@@ -27,6 +29,7 @@ impl Network {
     pub(super) fn connect(&mut self, from: (usize, u64), link: u64, to: (usize, u64), now_us: u64) -> u64 {
         self.next += 1;
         self.connections.insert(self.next, Connection { from, link, to, last_us: [now_us; 2] });
+        self.dialled.insert((from.0, link), self.next);
         self.next
     }
 
@@ -35,7 +38,7 @@ impl Network {
     }
 
     pub(super) fn dialled(&self, server: usize, link: u64) -> Option<u64> {
-        self.connections.iter().find(|(_, c)| c.from.0 == server && c.link == link).map(|(&number, _)| number)
+        self.dialled.get(&(server, link)).copied()
     }
 
     /// When a message that takes `delay_us` arrives; messages of one direction do not overtake each other.
@@ -47,7 +50,9 @@ impl Network {
     }
 
     pub(super) fn remove(&mut self, connection: u64) -> Option<Connection> {
-        self.connections.remove(&connection)
+        let removed = self.connections.remove(&connection)?;
+        self.dialled.retain(|_, &mut number| number != connection);
+        Some(removed)
     }
 
     /// The connections of a server.

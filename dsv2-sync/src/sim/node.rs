@@ -2,15 +2,17 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
-use dsv2_core::{Change, Clock, Event, Feed, Now, Position, Wall};
+use dsv2_core::{Change, Clock, Event, Feed, Now, Position, Retention, Wall};
 use dsv2_store::testing::FaultyDisk;
-use dsv2_store::{EventStore, FeedCursor, JsonlConfig, JsonlStore, Limit, Vote};
+use dsv2_store::{Disk, EventStore, FeedCursor, JsonlConfig, JsonlStore, Limit};
 
-use crate::election::{Epoch, NodeId};
+use crate::election::NodeId;
 use crate::lanes::Lanes;
 use crate::planted::{Bug, Planted};
-use crate::server::{Effect, Read, ReadResult, Saved, Server, ServerConfig};
+use crate::server::{Effect, Read, ReadResult, Replay, Saved, Server, ServerConfig};
+use crate::stored;
 
 /// When the simulation begins, on the wall clock of clients.
 pub(super) const EPOCH_US: i64 = 1_795_000_000_000_000;
@@ -28,6 +30,8 @@ pub(super) struct Node {
     pub(super) durable: Position,
     /// Its rank, as its disk has it.
     pub(super) rank: Option<u64>,
+    /// Its connections to the proxies, on which it publishes; they break without a trace and are there again.
+    pub(super) published: Vec<u64>,
     /// The highest clock that it has shown to anybody, in all of its lives.
     pub(super) shown: Clock,
 }
@@ -63,6 +67,7 @@ impl Node {
             process: None,
             durable: Position::default(),
             rank: None,
+            published: Vec::new(),
             shown: Clock::ZERO,
         }
     }
@@ -72,40 +77,48 @@ impl Node {
         Now { mono: dsv2_core::Mono { us }, wall }
     }
 
-    /// Starts the process, as a driver does: recovers the store, replays it, begins a new life.
+    /// Starts the process, as a driver does: recovers the store, replays it, begins a new life. Yields whether it started
+    /// from a snapshot.
     pub(super) fn start(
         &mut self,
         us: u64,
         voters: &BTreeSet<dsv2_core::ServerName>,
+        retention: Retention,
         random: u64,
         planted: Planted,
-    ) -> Result<(), String> {
+    ) -> Result<bool, String> {
         let node = 1 + self.index as u128;
         let config = JsonlConfig { node, segment_bytes: 4_096 };
-        let store = JsonlStore::open(Arc::new(self.disk.clone()), config)
+        let mut store = JsonlStore::open(Arc::new(self.disk.clone()), config)
             .map_err(|e| format!("start of server {}: {e}", self.index))?;
-        let mut events = Vec::new();
-        store.replay(&mut |event| events.push(event)).map_err(|e| format!("replay of server {}: {e}", self.index))?;
-        let meta = store.meta().clone();
+        let from_snapshot = store.snapshot_position().is_some();
         let reused = planted.has(Bug::IdentityReused);
         let incarnation = if reused { 1 } else { random };
-        let mut config = ServerConfig::new(name(self.index), NodeId(meta.node), incarnation);
+        let mut config = ServerConfig::new(name(self.index), NodeId(store.meta().node), incarnation);
+        stored::configure(&mut config, &store);
         config.seed = random;
-        if reused {
-            events.retain(|event| event.id.origin.server != config.name);
-        }
         config.voters.clone_from(voters);
         config.address = Some(format!("sim:{}", self.index));
-        config.clock_limit = match planted.has(Bug::ClocksReused) || reused {
-            true => Clock::ZERO,
-            false => meta.clock_limit,
-        };
-        config.epoch = Epoch { number: meta.epoch, node: NodeId(meta.epoch_owner.unwrap_or(0)) };
-        config.rank = meta.rank;
-        config.vote = meta.vote.map_or(Epoch::ZERO, |vote| Epoch { number: vote.epoch, node: NodeId(vote.candidate) });
+        config.retention = retention;
+        config.timing.retention = Duration::from_millis(300);
+        let failed = |e| format!("replay of server {}: {e}", self.index);
+        let mut replay = stored::replay(&config.name, &mut store).map_err(failed)?;
+        if reused {
+            replay = Replay::new(config.name.clone(), config.floors);
+            store
+                .replay(&mut |event| {
+                    if event.id.origin.server != config.name {
+                        replay.apply(&event);
+                    }
+                })
+                .map_err(failed)?;
+        }
+        if planted.has(Bug::ClocksReused) || reused {
+            config.clock_limit = Clock::ZERO;
+        }
         self.life += 1;
         #[cfg_attr(not(feature = "planted"), allow(unused_mut, reason = "nothing is planted"))]
-        let mut machine = Server::start(config, self.now(us), events);
+        let mut machine = Server::restore(config, self.now(us), replay);
         #[cfg(feature = "planted")]
         machine.plant(planted);
         self.durable.clone_from(store.vector());
@@ -122,7 +135,19 @@ impl Node {
             armed_us: u64::MAX,
             promised: Clock::ZERO,
         });
-        Ok(())
+        Ok(from_snapshot)
+    }
+
+    /// What a server does beside its commits: a step of compaction, or a snapshot. Yields whether compaction changed a
+    /// file.
+    pub(super) fn keep_up(&mut self, compact: bool) -> Result<bool, String> {
+        let Some(process) = &mut self.process else { return Ok(false) };
+        if compact {
+            return process.store.compact().map_err(|e| format!("compaction at server {}: {e}", self.index));
+        }
+        let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
+        let made = stored::snapshot(&disk, &name(self.index), process.store.floors(), false);
+        made.map(|_| false).map_err(|e| format!("a snapshot of server {}: {e}", self.index))
     }
 
     /// The power fails: only what was synced, and perhaps more, is left.
@@ -138,19 +163,14 @@ pub(super) fn name(index: usize) -> dsv2_core::ServerName {
 }
 
 impl Process {
-    /// Begins a sync: writes all commits so far, which a crash from now on may or may not take. Yields their events.
-    pub(super) fn write(&mut self) -> Result<Vec<Arc<Event>>, String> {
+    /// Begins a sync: writes all commits so far, which a crash from now on may or may not take.
+    pub(super) fn write(&mut self) -> Result<(), String> {
         self.syncing = true;
-        let mut written = Vec::new();
         for (commit, mut changes, save) in std::mem::take(&mut self.uncommitted) {
-            written.extend(changes.iter().filter_map(|change| match change {
-                Change::Append(event) => Some(event.clone()),
-                Change::Skip { .. } | Change::Retire { .. } => None,
-            }));
             self.store.change(&mut changes).map_err(|e| e.to_string())?;
             self.written = (commit, save.or(self.written.1.take()));
         }
-        Ok(written)
+        Ok(())
     }
 
     /// The sync ends: what was written when it began is durable.
@@ -161,14 +181,7 @@ impl Process {
         }
         let (commit, saved) = std::mem::take(&mut self.written);
         if let Some(saved) = &saved {
-            let mut meta = self.store.meta().clone();
-            meta.clock_limit = saved.clock_limit;
-            meta.epoch = saved.epoch;
-            meta.epoch_owner = Some(saved.epoch_owner);
-            meta.rank = saved.rank;
-            meta.vote =
-                (saved.vote.number > 0).then_some(Vote { epoch: saved.vote.number, candidate: saved.vote.node.0 });
-            self.store.save_meta(&meta).map_err(|e| e.to_string())?;
+            stored::remember(&mut self.store, saved).map_err(|e| e.to_string())?;
         }
         self.lanes.committed(commit);
         self.committed = self.committed.max(commit);
@@ -187,6 +200,9 @@ impl Process {
     /// The reads that need not wait any longer.
     pub(super) fn due_reads(&mut self) -> Vec<(u64, Read)> {
         let committed = self.committed;
+        if self.reads.is_empty() {
+            return Vec::new();
+        }
         let (due, waiting) = std::mem::take(&mut self.reads).into_iter().partition(|(commit, ..)| *commit <= committed);
         self.reads = waiting;
         let due: Vec<(u64, u64, Read)> = due;
@@ -199,7 +215,10 @@ impl Process {
                 let range = self.store.range(&origin, from, Limit::events(limit)).map_err(|e| e.to_string())?;
                 return Ok(ReadResult::Range { events: range.events, upto: range.upto });
             }
-            Read::Floors { retention, now } => return Ok(ReadResult::Floors(self.store.floors_for(&retention, now))),
+            Read::Floors { retention, now } => {
+                let floors = self.store.floors_for(&retention, now);
+                return Ok(ReadResult::Floors(floors, self.store.vector().clone()));
+            }
             Read::After { feed, position, limit } => (feed, FeedCursor::After(position), limit),
             Read::Before { feed, key, limit } => (feed, FeedCursor::Before(key), limit),
         };

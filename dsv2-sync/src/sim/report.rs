@@ -42,6 +42,12 @@ pub struct SimReport {
     pub repairs: u64,
     /// Coordinators that were chosen.
     pub elections: u64,
+    /// Times that a server retired messages.
+    pub retirements: u64,
+    /// Log files that compaction made smaller or removed.
+    pub compactions: u64,
+    /// Starts of servers from a snapshot.
+    pub snapshot_starts: u64,
     /// Promises that were broken. Empty, or a bug was found.
     pub violations: Vec<String>,
 }
@@ -68,6 +74,9 @@ impl SimReport {
             ("lost_publications", self.lost_publications),
             ("repairs", self.repairs),
             ("elections", self.elections),
+            ("retirements", self.retirements),
+            ("compactions", self.compactions),
+            ("snapshot_starts", self.snapshot_starts),
         ]
     }
 
@@ -90,6 +99,9 @@ impl SimReport {
         self.lost_publications += other.lost_publications;
         self.repairs += other.repairs;
         self.elections += other.elections;
+        self.retirements += other.retirements;
+        self.compactions += other.compactions;
+        self.snapshot_starts += other.snapshot_starts;
         self.violations.extend(other.violations.iter().map(|violation| format!("seed {}: {violation}", other.seed)));
     }
 
@@ -107,6 +119,9 @@ impl SimReport {
             ("repairs", self.repairs, 25),
             ("lost publications", self.lost_publications, 100),
             ("twins", self.twins, 1),
+            ("retirements", self.retirements, 100),
+            ("compactions", self.compactions, 20),
+            ("starts from a snapshot", self.snapshot_starts, 20),
         ];
         // A handful of seeds may well miss some kind of trouble.
         let few = runs < 100;

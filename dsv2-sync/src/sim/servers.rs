@@ -1,6 +1,6 @@
 //! Servers in the world: their turns, what they want done, and the links between them.
 
-use dsv2_core::{Limits, Machine, Reply, ReplyBody, Request, Service};
+use dsv2_core::{Change, Limits, Machine, Reply, ReplyBody, Request, Service};
 
 use super::node::{Node, Process};
 use super::world::{DEAD_AFTER_US, Happening, REDIAL_US, World, between};
@@ -15,8 +15,10 @@ impl World {
         if self.nodes[server].process.is_some() || self.lost.contains(&server) {
             return;
         }
-        if let Err(why) = self.nodes[server].start(self.now_us, &self.voters, random, self.planted) {
-            return self.broken(why);
+        let retention = self.config.retention();
+        match self.nodes[server].start(self.now_us, &self.voters, retention, random, self.planted) {
+            Ok(from_snapshot) => self.report.snapshot_starts += u64::from(from_snapshot),
+            Err(why) => return self.broken(why),
         }
         self.check_clock(server);
         let life = self.nodes[server].life;
@@ -54,12 +56,19 @@ impl World {
             return;
         }
         let Some(process) = &mut node.process else { return };
-        let mut effects = Vec::new();
+        let mut effects = std::mem::take(&mut self.turn);
+        let flushes = matches!(input, Input::Flush);
+        if may_append(&input) {
+            process.promised = process.promised.max(process.machine.stable().unwrap_or_default());
+        }
         process.machine.step(now, input, &mut effects);
-        process.machine.step(now, Input::Flush, &mut effects);
+        if !flushes {
+            process.machine.step(now, Input::Flush, &mut effects);
+        }
         let inserted = inserted(process, &effects);
         let bug = self.planted;
-        let free = collect(process, effects, |effect| match effect {
+        let mut free = std::mem::take(&mut self.free_effects);
+        collect(process, &mut effects, &mut free, |effect| match effect {
             Effect::Reply { .. } => bug.has(Bug::AckBeforeSync),
             Effect::Publish(_) => bug.has(Bug::PublishBeforeSync),
             Effect::Link { message: LinkMessage::Events { .. }, .. } => bug.has(Bug::PublishBeforeSync),
@@ -68,10 +77,12 @@ impl World {
             }
             _ => false,
         });
+        self.turn = effects;
         self.check_leader(server);
         inserted.into_iter().for_each(|why| self.broken(format!("server {server} {why}")));
         self.start_sync(server, life);
-        free.into_iter().for_each(|effect| self.carry_out(server, life, effect));
+        free.drain(..).for_each(|effect| self.carry_out(server, life, effect));
+        self.free_effects = free;
         self.plan_wake(server, life);
     }
 
@@ -81,12 +92,24 @@ impl World {
         if process.syncing || process.uncommitted.is_empty() {
             return;
         }
-        let written = match process.write() {
-            Ok(written) => written,
-            Err(why) => return self.broken(format!("server {server} cannot write: {why}")),
-        };
-        for event in written {
-            self.tell(6, || format!("s{server}"), || format!("appends {} {}, and syncs", event.id, body(&event.body)));
+        let told = self.trace.is_told();
+        if !self.config.retention().keeps_all() {
+            let changes = process.uncommitted.iter().flat_map(|(_, changes, _)| changes);
+            self.archive.extend(changes.filter_map(|change| match change {
+                Change::Append(event) => Some((event.id.clone(), event.clone())),
+                Change::Skip { .. } | Change::Retire { .. } => None,
+            }));
+        }
+        for change in process.uncommitted.iter().flat_map(|(_, changes, _)| changes).filter(|_| told) {
+            let what = match change {
+                Change::Append(event) => format!("appends {} {}, and syncs", event.id, body(&event.body)),
+                Change::Skip { origin, upto } => format!("passes over what is retired of {origin} up to {upto}"),
+                Change::Retire { floors, .. } => format!("retires up to {} and {}", floors.publish, floors.message),
+            };
+            self.trace.tell(self.now_us, 6, &format!("s{server}"), &what);
+        }
+        if let Err(why) = process.write() {
+            return self.broken(format!("server {server} cannot write: {why}"));
         }
         let faults = &self.config.faults;
         let sync_us = between(&mut self.net_random, (faults.sync_low_us, faults.sync_high_us));
@@ -112,7 +135,7 @@ impl World {
             Ok(saved) => saved,
             Err(why) => return self.broken(format!("server {server} cannot sync: {why}")),
         };
-        node.durable.clone_from(dsv2_store::EventStore::vector(&process.store));
+        node.durable.merge(dsv2_store::EventStore::vector(&process.store));
         let reads = process.due_reads();
         let mut free = Vec::new();
         while let Some(effect) = process.lanes.next() {
@@ -124,8 +147,21 @@ impl World {
             self.nodes[server].rank = saved.rank;
             self.input(server, life, Input::Saved(saved));
         }
+        self.keep_up(server);
         // What was committed meanwhile waits for a sync of its own.
         self.input(server, life, Input::Flush);
+    }
+
+    /// Now and then a server looks after its log.
+    fn keep_up(&mut self, server: usize) {
+        let percent = self.config.upkeep_percent;
+        if percent > 0 && self.load_random.chance(percent, 100) {
+            let compact = self.load_random.chance(1, 2);
+            match self.nodes[server].keep_up(compact) {
+                Ok(changed) => self.report.compactions += u64::from(changed),
+                Err(why) => self.broken(why),
+            }
+        }
     }
 
     fn carry_out(&mut self, server: usize, life: u64, effect: Effect) {
@@ -188,6 +224,7 @@ impl World {
             Note::Replicated { origin, range, .. } => {
                 self.tell(8, || format!("s{server}"), || format!("replicado: {origin} #{}..{}", range.0, range.1));
             }
+            Note::Retired(_) => self.report.retirements += 1,
             Note::LinkRefused(why) => self.broken(format!("server {server}: {why}")),
             _ => {}
         }
@@ -236,16 +273,11 @@ impl World {
             std::sync::Arc::make_mut(event).prev = None;
         }
         let format = if server.is_multiple_of(2) { dsv2_core::Format::Json } else { dsv2_core::Format::MsgPack };
-        for (topic, body) in outgoing.frames(format) {
-            // Nobody here listens to `replication`: servers of ours get events on their links.
-            if topic == dsv2_core::Topic::Replication {
-                continue;
-            }
+        // Nobody here listens to `replication`: servers of ours get events on their links.
+        if let Some((topic, body)) = outgoing.frame(format) {
             self.tell(7, || format!("s{server}"), || format!("publishes on {:?}", topic.as_str()));
             for proxy in 0..self.proxies.len() {
-                // Servers with even numbers share the first lanes; the number only has to differ from connections.
-                let lane = u64::MAX - (server * 8 + proxy) as u64;
-                let at_us = self.arrival(lane, 2);
+                let at_us = self.arrival(self.nodes[server].published[proxy], 0);
                 if self.strikes(self.config.faults.publication_loss_ppm) {
                     self.report.lost_publications += 1;
                     continue;
@@ -380,10 +412,18 @@ impl World {
     }
 }
 
+/// Whether events may be written at that.
+fn may_append(input: &Input) -> bool {
+    match input {
+        Input::Link { message, .. } => matches!(**message, LinkMessage::Events { .. } | LinkMessage::Forward { .. }),
+        Input::Request { .. } | Input::Wake | Input::Unstuck => true,
+        _ => false,
+    }
+}
+
 /// An event that a server takes although it had said that nothing would be inserted there any more.
-fn inserted(process: &mut Process, effects: &[Effect]) -> Option<String> {
+fn inserted(process: &Process, effects: &[Effect]) -> Option<String> {
     let promised = process.promised;
-    process.promised = promised.max(process.machine.stable().unwrap_or_default());
     effects.iter().find_map(|effect| match effect {
         Effect::Append(event) if event.clock <= promised => {
             Some(format!("takes {} of clock {}, below its final bound {promised}", event.id, event.clock))
@@ -392,14 +432,18 @@ fn inserted(process: &mut Process, effects: &[Effect]) -> Option<String> {
     })
 }
 
-/// Puts a turn's effects where they belong; yields those that may be carried out now. `hurries` are those that a planted
-/// bug does not let wait.
-fn collect(process: &mut Process, effects: Vec<Effect>, hurries: impl Fn(&Effect) -> bool) -> Vec<Effect> {
+/// Puts a turn's effects where they belong; `free` gets those that may be carried out now. `hurries` are those that a
+/// planted bug does not let wait.
+fn collect(
+    process: &mut Process,
+    effects: &mut Vec<Effect>,
+    free: &mut Vec<Effect>,
+    hurries: impl Fn(&Effect) -> bool,
+) {
     let (mut changes, mut save) = (Vec::new(), None);
     let durable = effects.iter().any(|effect| effect.lane() == Lane::Durable);
     let commit = if durable { process.lanes.issue() } else { 0 };
-    let mut free = Vec::new();
-    for effect in effects {
+    for effect in effects.drain(..) {
         let effect = match effect.into_change() {
             Ok(change) => {
                 changes.push(change);
@@ -418,7 +462,6 @@ fn collect(process: &mut Process, effects: Vec<Effect>, hurries: impl Fn(&Effect
         process.issued = commit;
         process.uncommitted.push((commit, changes, save));
     }
-    free
 }
 
 /// An event's body for people.

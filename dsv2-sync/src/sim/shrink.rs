@@ -29,7 +29,7 @@ pub fn shrink(config: &SimConfig, runs: usize, mut fails: impl FnMut(&SimConfig)
 }
 
 /// Whole kinds of trouble first, then how much of the rest.
-const ORDER: [&str; 17] = [
+const ORDER: [&str; 20] = [
     "crash_every_ms",
     "partition_every_ms",
     "middle_crash_every_ms",
@@ -38,6 +38,9 @@ const ORDER: [&str; 17] = [
     "broker_break_ppm",
     "publication_loss_ppm",
     "lost_servers",
+    "upkeep_percent",
+    "retention_ms",
+    "retention_bytes",
     "reference_wiped_percent",
     "skew_ms",
     "servers",

@@ -1,9 +1,10 @@
 //! The world: one heap of events in virtual time, and what each of them does.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
+use std::sync::Arc;
 
-use dsv2_core::{Now, Reply, Wall};
+use dsv2_core::{Event, EventId, Now, Reply, Wall};
 
 use super::broker::Broker;
 use super::client::Client;
@@ -92,7 +93,8 @@ pub(super) struct World {
     pub(super) voters: BTreeSet<dsv2_core::ServerName>,
     /// Servers that are lost for good.
     pub(super) lost: BTreeSet<usize>,
-    heap: BinaryHeap<Reverse<(u64, u64, u32)>>,
+    /// When, and in which slot; among those of one time the order is that of planning.
+    heap: BinaryHeap<Reverse<(u64, u64)>>,
     slots: Vec<Option<Happening>>,
     free: Vec<u32>,
     next: u64,
@@ -103,12 +105,17 @@ pub(super) struct World {
     /// Requests that servers have not answered, with the connection that they came on.
     pub(super) routes: BTreeMap<u64, u64>,
     pub(super) next_route: u64,
-    pub(super) next_connection: u64,
-    /// When the last message of a direction of a connection arrives: the next one arrives later. Only looked up.
-    lanes: HashMap<(u64, u8), u64>,
+    /// When the last message of each direction of a connection arrives, by its number: the next one arrives later.
+    lanes: Vec<[u64; 2]>,
     /// What sessions want done, in order.
     pub(super) effects: VecDeque<(usize, crate::session::Effect)>,
     pub(super) carrying_out: bool,
+    /// Room for the effects of a server's turn, for those of them that wait for nothing, and for those of a session.
+    pub(super) turn: Vec<crate::server::Effect>,
+    pub(super) free_effects: Vec<crate::server::Effect>,
+    pub(super) session_turn: Vec<crate::session::Effect>,
+    /// Every event that was ever written, where messages are retired: what nobody removed anything from.
+    pub(super) archive: BTreeMap<EventId, Arc<Event>>,
     /// Who led in which epoch.
     pub(super) leaders: BTreeMap<(u64, u128), usize>,
     pub(super) trace: Trace,
@@ -158,10 +165,13 @@ impl World {
             settled: false,
             routes: BTreeMap::new(),
             next_route: 0,
-            next_connection: 0,
-            lanes: HashMap::new(),
+            lanes: Vec::new(),
             effects: VecDeque::new(),
             carrying_out: false,
+            turn: Vec::new(),
+            free_effects: Vec::new(),
+            session_turn: Vec::new(),
+            archive: BTreeMap::new(),
             leaders: BTreeMap::new(),
             trace: Trace::default(),
             checker: Checker::default(),
@@ -182,7 +192,8 @@ impl World {
     /// Runs to the end, and judges.
     pub(super) fn run(&mut self) {
         self.begin_all();
-        while let Some(Reverse((at, _, slot))) = self.heap.pop() {
+        while let Some(Reverse((at, planned))) = self.heap.pop() {
+            let slot = planned as u32;
             if at > self.end_us || self.settled {
                 break;
             }
@@ -203,6 +214,9 @@ impl World {
         (0..self.brokers.len()).for_each(|broker| self.brokers[broker].start());
         (0..self.proxies.len()).for_each(|proxy| self.proxies[proxy].start());
         self.start_reference(false);
+        for node in 0..self.nodes.len() {
+            self.nodes[node].published = (0..self.proxies.len()).map(|_| self.connection()).collect();
+        }
         (0..self.nodes.len()).for_each(|server| self.start(server));
         (0..self.clients.len()).for_each(|client| self.start_client(client));
         let faults = self.config.faults;
@@ -214,7 +228,6 @@ impl World {
     }
 
     pub(super) fn later(&mut self, at_us: u64, happening: Happening) {
-        self.next += 1;
         let slot = match self.free.pop() {
             Some(slot) => slot,
             None => {
@@ -223,7 +236,8 @@ impl World {
             }
         };
         self.slots[slot as usize] = Some(happening);
-        self.heap.push(Reverse((at_us, self.next, slot)));
+        self.next += 1;
+        self.heap.push(Reverse((at_us, self.next << u32::BITS | u64::from(slot))));
     }
 
     pub(super) fn delay_us(&mut self) -> u64 {
@@ -232,16 +246,16 @@ impl World {
     }
 
     /// When a message on a connection arrives: messages of one direction do not overtake each other.
-    pub(super) fn arrival(&mut self, connection: u64, direction: u8) -> u64 {
+    pub(super) fn arrival(&mut self, connection: u64, direction: usize) -> u64 {
         let soonest = self.now_us + self.delay_us();
-        let last_us = self.lanes.entry((connection, direction)).or_default();
+        let last_us = &mut self.lanes[connection as usize][direction];
         *last_us = (*last_us + 1).max(soonest);
         *last_us
     }
 
     pub(super) fn connection(&mut self) -> u64 {
-        self.next_connection += 1;
-        self.next_connection
+        self.lanes.push([0; 2]);
+        self.lanes.len() as u64 - 1
     }
 
     pub(super) fn client_now(&self) -> Now {

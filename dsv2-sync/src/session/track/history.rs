@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dsv2_core::{EventId, Feed, HistoryPage, HistoryQuery, HistorySpan, Mono, Position, Publication, Subject};
+use dsv2_core::{EventId, Feed, HistoryPage, HistoryQuery, HistorySpan, Mono, Position, Subject};
 
 use super::{Blocked, Phase, Query, Sink, Track, cost_bytes};
 use crate::planted::Bug;
@@ -153,15 +153,14 @@ impl Track {
 
     /// Delivers a page's events; `false` if there was no room for all of them.
     fn read(&mut self, page: HistoryPage, recovers: bool, sink: &mut Sink<'_>) -> bool {
+        if !self.tell_retired(&page.retired, sink) {
+            return false;
+        }
         for mut publication in page.events {
             let Some(event) = &publication.event else { continue };
             if self.resume.contains(event) || !self.address(&mut publication) {
                 continue;
             }
-            if sink.is_full() {
-                return false;
-            }
-            self.tell_retired(&page.retired, &publication, sink);
             if sink.is_full() {
                 return false;
             }
@@ -175,14 +174,21 @@ impl Track {
         true
     }
 
-    /// Tells of a gap where retention took what stood before a publication.
-    pub(super) fn tell_retired(&mut self, retired: &[EventId], publication: &Publication, sink: &mut Sink<'_>) {
-        let Some(prev) = publication.prev.as_ref().filter(|prev| retired.contains(prev)) else { return };
-        if !self.resume.contains(prev) && !self.planted.has(Bug::RetiredUntold) {
+    /// Tells of gaps where retention took what stood before the events of a page; `false` if there was no room for all.
+    /// Some of those events may not be listed, because their messages count by others.
+    pub(super) fn tell_retired(&mut self, retired: &[EventId], sink: &mut Sink<'_>) -> bool {
+        for prev in retired {
+            if self.resume.contains(prev) || self.planted.has(Bug::RetiredUntold) {
+                continue;
+            }
+            if sink.is_full() {
+                return false;
+            }
             self.resume.advance(prev);
             let step = Step::Event(self.feed.clone(), prev.clone());
             sink.deliver(Delivery::Gap { feed: self.feed.clone(), missing: Some(prev.clone()) }, Some(step));
         }
+        true
     }
 
     /// Asks for the next page; at once, unless this one brought nothing although it said there is more.

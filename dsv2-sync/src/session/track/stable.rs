@@ -42,8 +42,11 @@ impl Track {
             self.back_off(now, config);
             return false;
         };
-        let (mut waits, mut full) = (false, false);
+        let (mut waits, mut full) = (false, !self.tell_retired(&page.retired, sink));
         for mut publication in page.events {
+            if full {
+                break;
+            }
             let Some(event) = &publication.event else { continue };
             if self.resume.contains(event) || !self.address(&mut publication) {
                 continue;
@@ -51,11 +54,6 @@ impl Track {
             waits = publication.clock.is_none_or(|clock| clock > bound);
             full = sink.is_full();
             if waits || full {
-                break;
-            }
-            self.tell_retired(&page.retired, &publication, sink);
-            full = sink.is_full();
-            if full {
                 break;
             }
             self.take(publication, sink);
