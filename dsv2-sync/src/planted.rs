@@ -73,8 +73,6 @@ pub enum Bug {
     RetryRenamed,
     /// Messages are retired before they are final everywhere.
     RetiredTooSoon,
-    /// A message is retired, and its twin is not.
-    TwinsDivided,
     /// A write of a session whose messages may be retired is carried out.
     ForgottenExecuted,
     /// Readers are not told of what was retired before they came.
@@ -106,7 +104,6 @@ impl Bug {
         Self::TimeoutRejected,
         Self::RetryRenamed,
         Self::RetiredTooSoon,
-        Self::TwinsDivided,
         Self::ForgottenExecuted,
         Self::RetiredUntold,
     ];

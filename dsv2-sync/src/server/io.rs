@@ -207,6 +207,7 @@ impl Effect {
     ///
     /// # Errors
     /// The effect, where it is another one.
+    #[allow(clippy::result_large_err, reason = "it is no error, and is carried out at once")]
     pub fn into_change(self) -> Result<Change, Self> {
         match self {
             Self::Append(event) => Ok(Change::Append(event)),

@@ -65,7 +65,7 @@ impl Server {
         let Some(bound) = self.retiring.asked.take() else { return };
         let Some((floors, at)) = answer else { return };
         let floors = if self.planted.has(Bug::RetiredTooSoon) { floors } else { floors.up_to(bound) };
-        let floors = if self.planted.has(Bug::TwinsDivided) { floors } else { self.state.safe_floors(floors) };
+        let floors = self.state.safe_floors(floors);
         if !self.retiring.wanted.covers(&floors) {
             self.hear_floors(floors, &at);
             self.raise_floors(out);

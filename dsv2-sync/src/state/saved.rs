@@ -77,7 +77,7 @@ impl State {
         }
         let messages = records(bytes, rest.messages, origins)?;
         state.messages.reserve(messages.len());
-        state.messages.extend(messages.map(|(id, known)| (id, known)));
+        state.messages.extend(messages);
         let namesakes = records(bytes, rest.namesakes, origins)?;
         state.namesakes.extend(namesakes.map(|(id, known)| ((id, known.content), known)));
         let complete = state.origins.list.len() == origins
