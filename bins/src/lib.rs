@@ -13,6 +13,7 @@ pub mod cli;
 pub mod config;
 pub mod error;
 pub mod host;
+pub mod keep;
 pub mod logging;
 pub mod output;
 pub mod random;

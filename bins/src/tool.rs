@@ -6,6 +6,7 @@ mod inspect;
 mod sim;
 mod status;
 mod up;
+mod upkeep;
 
 use clap::{Parser, Subcommand};
 
@@ -32,6 +33,8 @@ enum Tool {
     Status(status::StatusArgs),
     Inspect(inspect::InspectArgs),
     Import(import::ImportArgs),
+    Snapshot(upkeep::SnapshotArgs),
+    Compact(upkeep::CompactArgs),
     Sim(sim::SimArgs),
     Check(check::CheckArgs),
 }
@@ -61,6 +64,8 @@ pub async fn tool(args: ToolArgs) -> Result<(), Error> {
         Tool::Status(args) => status::status(args).await,
         Tool::Inspect(args) => inspect::inspect(&args),
         Tool::Import(args) => import::import(&args),
+        Tool::Snapshot(args) => upkeep::snapshot(&args),
+        Tool::Compact(args) => upkeep::compact(&args),
         Tool::Sim(args) => sim::sim(&args),
         Tool::Check(args) => check::check(&args),
     }

@@ -13,7 +13,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use dsv2_core::{Format, ServerName};
+use dsv2_core::{Format, Retention, ServerName};
 use dsv2_sync::election::CoordinatorRank;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -39,6 +39,8 @@ pub struct ClusterOptions {
     pub format: Format,
     /// Which rank leads.
     pub coordinator_rank: CoordinatorRank,
+    /// How much is kept; everything by default.
+    pub retention: Retention,
 }
 
 /// Where a cluster listens.
@@ -66,6 +68,7 @@ impl ClusterOptions {
             data: None,
             format: Format::default(),
             coordinator_rank: CoordinatorRank::default(),
+            retention: Retention::default(),
         }
     }
 
@@ -219,6 +222,7 @@ impl Cluster {
             server.data = options.data.as_ref().map(|dir| dir.join(server.name.as_str()));
             server.format = options.format;
             server.coordinator_rank = options.coordinator_rank;
+            server.retention = options.retention;
             let running = start_server(&server).await?;
             server.link = running.link().clone();
             endpoints.links.push(server.link.clone());

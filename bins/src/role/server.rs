@@ -14,6 +14,7 @@ use crate::args::{self, Common, Part, Place};
 use crate::cli::HasCommon;
 use crate::error::Error;
 use crate::host;
+use crate::keep::Keeping;
 use crate::shutdown::Shutdown;
 
 /// A server: takes requests, writes them to its log, publishes them, replicates them to the other servers, and takes
@@ -71,6 +72,8 @@ pub struct ServerArgs {
     #[arg(long, value_name = "URL", help_heading = "Place")]
     advertise: Option<Endpoint>,
     #[command(flatten)]
+    keeping: Keeping,
+    #[command(flatten)]
     place: Place,
     #[command(flatten)]
     common: Common,
@@ -104,6 +107,11 @@ impl ServerArgs {
         options.level = self.level;
         options.coordinator_rank = self.coordinator_rank;
         options.election = self.election;
+        options.retention = self.keeping.retention();
+        if !options.retention.keeps_all() && options.voters.is_empty() {
+            let text = "what may be retired is known with --voters only; for a server that works alone there is `dsv2 compact`";
+            return Err(Error::Usage(text.to_owned()));
+        }
         options.drain = Duration::from_secs(self.drain);
         Ok(options)
     }

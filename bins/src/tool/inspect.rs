@@ -42,7 +42,7 @@ pub(super) fn inspect(args: &InspectArgs) -> Result<(), Error> {
 }
 
 /// The directory itself, or those below it that are data directories of servers.
-fn stores(dir: &Path) -> Result<Vec<PathBuf>, Error> {
+pub(super) fn stores(dir: &Path) -> Result<Vec<PathBuf>, Error> {
     let is_store =
         |dir: &Path| ["meta.json", "manifest.json", "users.json"].iter().any(|file| dir.join(file).is_file());
     let unusable = |error: std::io::Error| Error::Store(format!("{} cannot be read: {error}", dir.display()));

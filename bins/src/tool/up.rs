@@ -16,6 +16,7 @@ use super::status;
 use crate::args::{self, Place};
 use crate::bot::{self, BotPlan, Summary};
 use crate::error::Error;
+use crate::keep::Keeping;
 use crate::sdk::Options;
 use crate::shutdown::Shutdown;
 use crate::{output, random};
@@ -53,6 +54,8 @@ pub(super) struct UpArgs {
     #[arg(long, value_name = "RULE", value_parser = args::coordinator_rank, default_value = "highest")]
     coordinator_rank: CoordinatorRank,
     #[command(flatten)]
+    keeping: Keeping,
+    #[command(flatten)]
     place: Place,
 }
 
@@ -63,6 +66,7 @@ pub(super) async fn up(args: UpArgs) -> Result<(), Error> {
     options.data = (!args.in_memory).then(|| args.data.clone());
     options.format = args.serde;
     options.coordinator_rank = args.coordinator_rank;
+    options.retention = args.keeping.retention();
     let cluster = Cluster::start(options).await?;
     let result = tokio::select! {
         result = serve(&args, cluster.endpoints(), shutdown.clone()) => result,
