@@ -11,23 +11,14 @@ use dsv2_sync::random::SplitMix;
 use serde_json::Value;
 
 use crate::campaigns::{seed, setting};
-use crate::harness::{Place, Process, eventually};
+use crate::harness::{Place, Process, eventually, without_root};
 use crate::netns::Network;
 use crate::parts::{Part, Parts};
 use crate::verdict;
 
 /// Where the broker, the proxy, the reference and the clients are. Servers are on the hosts after it.
 const MIDDLE: usize = 0;
-
-/// Whether networks can be made here.
-fn left_out() -> bool {
-    let root = std::process::Command::new("id").arg("-u").output().is_ok_and(|id| id.stdout.starts_with(b"0\n"));
-    let insists = setting("DSV2_NETNS", 0) == 1;
-    if !root && !insists {
-        println!("left out: network namespaces need root");
-    }
-    !root && !insists
-}
+const NAMESPACES: &str = "network namespaces";
 
 /// A bot that publishes in `dev`; it also checks what it receives.
 fn bot(parts: &Parts<'_>, host: usize, name: &str, more: &[&str]) -> Process {
@@ -82,7 +73,7 @@ fn equal(parts: Parts<'_>) -> usize {
 
 #[test]
 fn two_sides_of_a_partition_write_on_and_heal_to_equal_state() {
-    if left_out() {
+    if without_root(NAMESPACES) {
         return;
     }
     let (place, net) = (Place::new(), Network::new(5));
@@ -122,7 +113,7 @@ fn two_sides_of_a_partition_write_on_and_heal_to_equal_state() {
 
 #[test]
 fn a_minority_refuses_and_the_majority_goes_on() {
-    if left_out() {
+    if without_root(NAMESPACES) {
         return;
     }
     let (place, net) = (Place::new(), Network::new(6));
@@ -150,7 +141,7 @@ fn a_minority_refuses_and_the_majority_goes_on() {
 
 #[test]
 fn a_coordinator_that_hears_nobody_is_replaced() {
-    if left_out() {
+    if without_root(NAMESPACES) {
         return;
     }
     let (place, net) = (Place::new(), Network::new(6));
@@ -172,7 +163,7 @@ fn a_coordinator_that_hears_nobody_is_replaced() {
 /// `DSV2_FLAP_SECONDS` sets for how long, `DSV2_FLAP_SEED` repeats the choices of a run.
 #[test]
 fn a_flapping_network_loses_nothing() {
-    if left_out() {
+    if without_root(NAMESPACES) {
         return;
     }
     let (place, net) = (Place::new(), Network::new(6));

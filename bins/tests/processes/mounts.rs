@@ -1,0 +1,80 @@
+//! Disks of a test's own: file systems on loop devices, whose power can be cut.
+//!
+//! This needs root. They are mounted below the test's directory, and go when dropped, also where a test panics: declare
+//! them before the processes that use them, so that those go first.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// `EXT4_IOC_SHUTDOWN` with `NOLOGFLUSH`: from one moment to the next nothing reaches the device any more, not even the
+/// journal, as when the power fails. The standard library has no ioctl, so Python makes it.
+const CUT: &str = "import fcntl, os, struct, sys
+for path in sys.argv[1:]:
+    fcntl.ioctl(os.open(path, os.O_RDONLY), 0x8004587d, struct.pack('I', 2))";
+
+/// A mounted file system.
+pub(crate) struct Mount {
+    at: PathBuf,
+    /// What the disk holds.
+    image: PathBuf,
+}
+
+impl Mount {
+    /// ext4 on a loop device over a file, of so many MiB.
+    pub(crate) fn disk(at: PathBuf, mib: u64) -> Self {
+        let image = at.with_extension("img");
+        std::fs::create_dir(&at).expect("a directory");
+        std::fs::File::create_new(&image).and_then(|file| file.set_len(mib << 20)).expect("an image");
+        run("mkfs.ext4", &["-q", "-F", text(&image)]);
+        let mount = Self { at, image };
+        mount.mount_image();
+        mount
+    }
+
+    fn mount_image(&self) {
+        run("mount", &["-o", "loop", text(&self.image), text(&self.at)]);
+    }
+
+    /// Cuts the power of disks, all within a millisecond. What was not synced is gone; what still uses them only fails.
+    pub(crate) fn cut_power(disks: &[Self]) {
+        let paths = disks.iter().map(|disk| text(&disk.at));
+        run("python3", &["-c", CUT].into_iter().chain(paths).collect::<Vec<_>>());
+    }
+
+    /// Mounts a disk again after a power cut. Nothing may use it any more.
+    pub(crate) fn restore_power(&self) {
+        run("umount", &[text(&self.at)]);
+        self.mount_image();
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.at.join(name)
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let unmount = |how: &[&str]| Command::new("umount").args(how).arg(&self.at).output();
+        // A process that outlives its test keeps nothing but itself busy.
+        let _gone = unmount(&[]).is_ok_and(|output| output.status.success()) || unmount(&["-l"]).is_ok();
+    }
+}
+
+/// Whether loop devices are missing here, though root would be allowed to use them.
+pub(crate) fn without_loop_devices() -> bool {
+    let missing = !Path::new("/dev/loop-control").exists();
+    if missing {
+        println!("left out: this machine has no loop devices (/dev/loop-control)");
+    }
+    missing
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("a path of our own")
+}
+
+fn run(program: &str, args: &[&str]) {
+    let output = Command::new(program).args(args).output().unwrap_or_else(|why| panic!("{program}: {why}"));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {args:?}: {said}");
+}
