@@ -212,6 +212,11 @@ impl Process {
         wait(&mut self.child)
     }
 
+    #[cfg(target_os = "linux")]
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn signal(&self, signal: &str) {
         let killed = Command::new("kill").args([&format!("-{signal}"), &self.child.id().to_string()]).status();
         assert!(killed.expect("kill runs").success());

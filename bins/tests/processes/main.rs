@@ -6,7 +6,11 @@ mod chat;
 mod cluster;
 mod command_line;
 mod disks;
+#[cfg(target_os = "linux")]
+mod failover;
 mod harness;
+#[cfg(target_os = "linux")]
+mod leases;
 mod load;
 mod mounts;
 mod netns;
@@ -15,3 +19,5 @@ mod parts;
 mod seed;
 mod tools;
 mod verdict;
+#[cfg(target_os = "linux")]
+mod watch;

@@ -174,6 +174,23 @@ impl<'a> Parts<'a> {
         self.running[&part].signal(signal);
     }
 
+    /// Whether a stopped part has come to rest, in all of its threads.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn stands_still(&self, part: Part) -> bool {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.running[&part].id())).expect("its threads");
+        // The state stands behind the name, which is in brackets.
+        let stopped = |stat: &str| stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T'));
+        threads
+            .flatten()
+            .all(|thread| std::fs::read_to_string(thread.path().join("stat")).is_ok_and(|stat| stopped(&stat)))
+    }
+
+    /// The namespace that a server is in, where it has a host of its own.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn namespace(&self, server: usize) -> Option<std::path::PathBuf> {
+        self.net.map(|_| Network::file(server + 1))
+    }
+
     /// Takes a part out of the cluster, as it runs.
     pub(crate) fn take(&mut self, part: Part) -> Process {
         self.running.remove(&part).unwrap_or_else(|| panic!("{part} does not run"))
