@@ -14,6 +14,7 @@ mod leases;
 mod load;
 mod mounts;
 mod netns;
+#[cfg(target_os = "linux")]
 mod partitions;
 mod parts;
 mod seed;

@@ -15,6 +15,7 @@ use crate::harness::{Place, Process, eventually, without_root};
 use crate::netns::Network;
 use crate::parts::{Part, Parts};
 use crate::verdict;
+use crate::watch::Watch;
 
 /// Where the broker, the proxy, the reference and the clients are. Servers are on the hosts after it.
 const MIDDLE: usize = 0;
@@ -119,6 +120,7 @@ fn a_minority_refuses_and_the_majority_goes_on() {
     let (place, net) = (Place::new(), Network::new(6));
     let parts = five_voters(&place, &net);
     until_the_best_leads(&parts);
+    let watch = Watch::begin(&parts, 5);
     // The coordinator is in the minority.
     net.cut(&[5, 1], &[2, 3, 4]);
     eventually("the majority has another coordinator", || {
@@ -136,6 +138,7 @@ fn a_minority_refuses_and_the_majority_goes_on() {
     net.join();
     parts.wait_until(5);
     until_the_best_leads(&parts);
+    watch.one_lease_at_a_time();
     assert_eq!(equal(parts), 500, "what was refused stands nowhere");
 }
 
@@ -147,6 +150,7 @@ fn a_coordinator_that_hears_nobody_is_replaced() {
     let (place, net) = (Place::new(), Network::new(6));
     let parts = five_voters(&place, &net);
     until_the_best_leads(&parts);
+    let watch = Watch::begin(&parts, 5);
     (1..5).for_each(|server| net.cut_one_way(server, 5));
     eventually("another leads those that hear each other", || {
         let followed = followed(&parts, &[0, 1, 2, 3]);
@@ -157,6 +161,7 @@ fn a_coordinator_that_hears_nobody_is_replaced() {
     net.join();
     parts.wait_until(5);
     until_the_best_leads(&parts);
+    watch.one_lease_at_a_time();
     assert_eq!(equal(parts), 300);
 }
 
@@ -168,6 +173,7 @@ fn a_flapping_network_loses_nothing() {
     }
     let (place, net) = (Place::new(), Network::new(6));
     let parts = five_voters(&place, &net);
+    let watch = Watch::begin(&parts, 5);
     let mut random = SplitMix::new(seed("DSV2_FLAP_SEED"));
     let until = Instant::now() + Duration::from_secs(setting("DSV2_FLAP_SECONDS", 20));
     let mut bots = [bot(&parts, MIDDLE, "um", &["--rate", "100"]), bot(&parts, MIDDLE, "dois", &["--rate", "100"])];
@@ -192,8 +198,9 @@ fn a_flapping_network_loses_nothing() {
         acknowledged += summary(bot)["acknowledged"].as_u64().expect("a count");
     }
     parts.wait_until(5);
+    let reigns = watch.one_lease_at_a_time();
     let stands = equal(parts) as u64;
-    println!("{flaps} flaps, {acknowledged} acknowledged");
+    println!("{flaps} flaps, {reigns} reigns, {acknowledged} acknowledged");
     assert_eq!(stands, acknowledged);
 }
 
