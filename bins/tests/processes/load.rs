@@ -34,6 +34,7 @@ pub(crate) struct Attempt {
     pub(crate) begun: Instant,
     /// Not there as long as it is under way.
     pub(crate) fate: Option<Fate>,
+    pub(crate) ended: Option<Instant>,
 }
 
 /// Everything that was tried, by its text.
@@ -77,7 +78,7 @@ impl Ledger {
     }
 
     fn begin(&self, text: &str, channel: &str) {
-        let attempt = Attempt { channel: channel.to_owned(), begun: Instant::now(), fate: None };
+        let attempt = Attempt { channel: channel.to_owned(), begun: Instant::now(), fate: None, ended: None };
         let before = self.attempts().insert(text.to_owned(), attempt);
         assert!(before.is_none(), "{text} was written before");
     }
@@ -102,7 +103,10 @@ impl Ledger {
             Fate::Rejected(_) => tally.rejected += 1,
         }
         drop(tally);
-        self.attempts().get_mut(text).expect("it was begun").fate = Some(fate);
+        let mut attempts = self.attempts();
+        let attempt = attempts.get_mut(text).expect("it was begun");
+        (attempt.fate, attempt.ended) = (Some(fate), Some(Instant::now()));
+        drop(attempts);
         self.answered.fetch_add(1, Ordering::SeqCst);
     }
 }

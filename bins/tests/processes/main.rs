@@ -3,6 +3,8 @@
 
 mod campaigns;
 mod chat;
+#[cfg(target_os = "linux")]
+mod clocks;
 mod cluster;
 mod command_line;
 mod disks;
@@ -18,6 +20,8 @@ mod netns;
 mod partitions;
 mod parts;
 mod seed;
+#[cfg(target_os = "linux")]
+mod slow_disk;
 mod tools;
 mod verdict;
 #[cfg(target_os = "linux")]
