@@ -10,6 +10,7 @@ mod command_line;
 mod disks;
 #[cfg(target_os = "linux")]
 mod failover;
+mod full_disk;
 mod harness;
 #[cfg(target_os = "linux")]
 mod leases;

@@ -1,4 +1,4 @@
-//! Disks of a test's own: file systems on loop devices, whose power can be cut.
+//! Disks of a test's own: file systems on loop devices, whose power can be cut, and small ones in memory.
 //!
 //! This needs root. They are mounted below the test's directory, and go when dropped, also where a test panics: declare
 //! them before the processes that use them, so that those go first.
@@ -15,24 +15,37 @@ for path in sys.argv[1:]:
 /// A mounted file system.
 pub(crate) struct Mount {
     at: PathBuf,
-    /// What the disk holds.
-    image: PathBuf,
+    /// What a disk holds; none in memory.
+    image: Option<PathBuf>,
 }
 
 impl Mount {
+    /// A file system in memory, of so many KiB.
+    pub(crate) fn memory(at: PathBuf, kib: u64) -> Self {
+        std::fs::create_dir(&at).expect("a directory");
+        run("mount", &["-t", "tmpfs", "-o", &format!("size={kib}k"), "dsv2-test", text(&at)]);
+        Self { at, image: None }
+    }
+
+    /// Gives a file system in memory another size.
+    pub(crate) fn resize(&self, kib: u64) {
+        run("mount", &["-o", &format!("remount,size={kib}k"), text(&self.at)]);
+    }
+
     /// ext4 on a loop device over a file, of so many MiB.
     pub(crate) fn disk(at: PathBuf, mib: u64) -> Self {
         let image = at.with_extension("img");
         std::fs::create_dir(&at).expect("a directory");
         std::fs::File::create_new(&image).and_then(|file| file.set_len(mib << 20)).expect("an image");
         run("mkfs.ext4", &["-q", "-F", text(&image)]);
-        let mount = Self { at, image };
+        let mount = Self { at, image: Some(image) };
         mount.mount_image();
         mount
     }
 
     fn mount_image(&self) {
-        run("mount", &["-o", "loop", text(&self.image), text(&self.at)]);
+        let image = self.image.as_ref().expect("a disk, and not memory");
+        run("mount", &["-o", "loop", text(image), text(&self.at)]);
     }
 
     /// Cuts the power of disks, all within a millisecond. What was not synced is gone; what still uses them only fails.
