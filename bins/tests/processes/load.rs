@@ -45,8 +45,10 @@ pub(crate) struct Ledger {
     tally: Mutex<Tally>,
     /// Whether writers begin nothing more, whatever was planned.
     enough: AtomicBool,
-    /// For each writer, when its last acknowledgement came, and the longest time without one.
-    pace: Mutex<BTreeMap<String, (Instant, Duration)>>,
+    /// For each writer, when its last acknowledgement came.
+    pace: Mutex<BTreeMap<String, Instant>>,
+    /// The longest time that a writer had none, and when it was over.
+    pause: Mutex<Option<(Duration, Instant)>>,
 }
 
 /// How many messages ended how.
@@ -83,18 +85,17 @@ impl Ledger {
         assert!(before.is_none(), "{text} was written before");
     }
 
-    /// The longest time that any writer stood still, between two acknowledgements.
-    pub(crate) fn longest_pause(&self) -> Duration {
-        let pace = self.pace.lock().expect("no writer panicked");
-        pace.values().map(|(_, longest)| *longest).max().unwrap_or_default()
+    /// The longest time that any writer stood still, between two acknowledgements, and when it was over.
+    pub(crate) fn longest_pause(&self) -> Option<(Duration, Instant)> {
+        *self.pause.lock().expect("no writer panicked")
     }
 
     fn end(&self, text: &str, fate: Fate) {
         if matches!(fate, Fate::Acknowledged(_)) {
             let (writer, now) = (text.split('-').next().unwrap_or_default(), Instant::now());
-            let mut pace = self.pace.lock().expect("no writer panicked");
-            let (last, longest) = pace.entry(writer.to_owned()).or_insert((now, Duration::ZERO));
-            (*last, *longest) = (now, (*longest).max(now - *last));
+            let last = self.pace.lock().expect("no writer panicked").insert(writer.to_owned(), now);
+            let mut longest = self.pause.lock().expect("no writer panicked");
+            *longest = (*longest).max(last.map(|last| (now - last, now)));
         }
         let mut tally = self.tally.lock().expect("no writer panicked");
         match fate {

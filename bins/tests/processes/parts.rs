@@ -283,6 +283,14 @@ impl<'a> Parts<'a> {
         });
     }
 
+    /// Waits until each of several brokers, separated by commas, finds a server for whoever asks there.
+    pub(crate) fn wait_until_served(&self, brokers: &str) {
+        for broker in brokers.split(',') {
+            let args = ["status", "--json", "--timeout", "2", "--broker", broker];
+            eventually("a broker has servers", || self.run(0, "dsv2", &args).status.success());
+        }
+    }
+
     /// The best rank, once all running servers follow it. Whoever was chosen before all had started hands over to it, so
     /// only then the lead is settled.
     pub(crate) fn settled_coordinator(&self) -> String {
