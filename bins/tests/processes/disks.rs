@@ -54,9 +54,7 @@ fn power_cuts(servers: usize, flags: &[&str], level: Level) {
         std::thread::sleep(Duration::from_micros(random.below(20_000)));
         let unsynced: Vec<_> = disks.iter().map(|disk| disk.path(&format!("unsynced{cut}"))).collect();
         unsynced.iter().for_each(|path| std::fs::write(path, b"never synced").expect("a file"));
-        Mount::cut_power(&disks);
-        // Sometimes servers have the time to say something wrong.
-        std::thread::sleep(Duration::from_millis(random.below(2) * random.below(500)));
+        Mount::cut_power(&all.iter().map(|&server| parts.id(server)).collect::<Vec<_>>(), &disks);
         all.iter().for_each(|&server| parts.kill(server));
         disks.iter().for_each(Mount::restore_power);
         for path in unsynced {

@@ -212,7 +212,6 @@ impl Process {
         wait(&mut self.child)
     }
 
-    #[cfg(target_os = "linux")]
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }

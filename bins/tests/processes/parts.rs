@@ -223,6 +223,11 @@ impl<'a> Parts<'a> {
         self.net.map(|_| Network::file(server + 1))
     }
 
+    /// The process of a part.
+    pub(crate) fn id(&self, part: Part) -> u32 {
+        self.running[&part].id()
+    }
+
     /// Takes a part out of the cluster, as it runs.
     pub(crate) fn take(&mut self, part: Part) -> Process {
         self.running.remove(&part).unwrap_or_else(|| panic!("{part} does not run"))
