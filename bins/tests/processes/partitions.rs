@@ -191,7 +191,7 @@ fn a_flapping_network_loses_nothing() {
         std::thread::sleep(Duration::from_millis(100 + random.below(900)));
         flaps += 1;
     }
-    parts.wait_until(5);
+    parts.wait_until_ready(5);
     let mut acknowledged = 0;
     for bot in &mut bots {
         bot.signal("INT");
