@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::campaigns::setting;
+
 /// How long anything may take. Generous: machines are busy, and nothing waits for it where all is well.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -210,6 +212,10 @@ impl Process {
         wait(&mut self.child)
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn signal(&self, signal: &str) {
         let killed = Command::new("kill").args([&format!("-{signal}"), &self.child.id().to_string()]).status();
         assert!(killed.expect("kill runs").success());
@@ -247,4 +253,14 @@ pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "never: {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// Whether a test must be left out because it needs root; it says so. `DSV2_NETNS=1` insists on it.
+pub(crate) fn without_root(what: &str) -> bool {
+    let root = Command::new("id").arg("-u").output().is_ok_and(|id| id.stdout.starts_with(b"0\n"));
+    let left_out = !root && setting("DSV2_NETNS", 0) != 1;
+    if left_out {
+        println!("left out: {what} need root");
+    }
+    left_out
 }

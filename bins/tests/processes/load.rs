@@ -1,7 +1,7 @@
 //! Clients under load: pipelined writers that note what became of every message, and subscribers that note what they saw.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -34,6 +34,7 @@ pub(crate) struct Attempt {
     pub(crate) begun: Instant,
     /// Not there as long as it is under way.
     pub(crate) fate: Option<Fate>,
+    pub(crate) ended: Option<Instant>,
 }
 
 /// Everything that was tried, by its text.
@@ -41,8 +42,13 @@ pub(crate) struct Attempt {
 pub(crate) struct Ledger {
     attempts: Mutex<BTreeMap<String, Attempt>>,
     answered: AtomicUsize,
-    /// For each writer, when its last acknowledgement came, and the longest time without one.
-    pace: Mutex<BTreeMap<String, (Instant, Duration)>>,
+    tally: Mutex<Tally>,
+    /// Whether writers begin nothing more, whatever was planned.
+    enough: AtomicBool,
+    /// For each writer, when its last acknowledgement came.
+    pace: Mutex<BTreeMap<String, Instant>>,
+    /// The longest time that a writer had none, and when it was over.
+    pause: Mutex<Option<(Duration, Instant)>>,
 }
 
 /// How many messages ended how.
@@ -63,41 +69,51 @@ impl Ledger {
     }
 
     pub(crate) fn tally(&self) -> Tally {
-        let mut tally = Tally::default();
-        for attempt in self.attempts().values() {
-            match attempt.fate {
-                Some(Fate::Acknowledged(_)) => tally.acknowledged += 1,
-                Some(Fate::Unknown(_)) => tally.unknown += 1,
-                Some(Fate::Rejected(_)) => tally.rejected += 1,
-                None => panic!("a message is still under way"),
-            }
-        }
-        tally
+        let under_way = self.attempts().values().filter(|attempt| attempt.fate.is_none()).count();
+        assert_eq!(under_way, 0, "messages are still under way");
+        self.tally_so_far()
+    }
+
+    /// How many messages have ended how by now.
+    pub(crate) fn tally_so_far(&self) -> Tally {
+        *self.tally.lock().expect("no writer panicked")
     }
 
     fn begin(&self, text: &str, channel: &str) {
-        let attempt = Attempt { channel: channel.to_owned(), begun: Instant::now(), fate: None };
+        let attempt = Attempt { channel: channel.to_owned(), begun: Instant::now(), fate: None, ended: None };
         let before = self.attempts().insert(text.to_owned(), attempt);
         assert!(before.is_none(), "{text} was written before");
     }
 
-    /// The longest time that any writer stood still, between two acknowledgements.
-    pub(crate) fn longest_pause(&self) -> Duration {
-        let pace = self.pace.lock().expect("no writer panicked");
-        pace.values().map(|(_, longest)| *longest).max().unwrap_or_default()
+    /// The longest time that any writer stood still, between two acknowledgements, and when it was over.
+    pub(crate) fn longest_pause(&self) -> Option<(Duration, Instant)> {
+        *self.pause.lock().expect("no writer panicked")
     }
 
     fn end(&self, text: &str, fate: Fate) {
         if matches!(fate, Fate::Acknowledged(_)) {
             let (writer, now) = (text.split('-').next().unwrap_or_default(), Instant::now());
-            let mut pace = self.pace.lock().expect("no writer panicked");
-            let (last, longest) = pace.entry(writer.to_owned()).or_insert((now, Duration::ZERO));
-            (*last, *longest) = (now, (*longest).max(now - *last));
+            let last = self.pace.lock().expect("no writer panicked").insert(writer.to_owned(), now);
+            let mut longest = self.pause.lock().expect("no writer panicked");
+            *longest = (*longest).max(last.map(|last| (now - last, now)));
         }
-        self.attempts().get_mut(text).expect("it was begun").fate = Some(fate);
+        let mut tally = self.tally.lock().expect("no writer panicked");
+        match fate {
+            Fate::Acknowledged(_) => tally.acknowledged += 1,
+            Fate::Unknown(_) => tally.unknown += 1,
+            Fate::Rejected(_) => tally.rejected += 1,
+        }
+        drop(tally);
+        let mut attempts = self.attempts();
+        let attempt = attempts.get_mut(text).expect("it was begun");
+        (attempt.fate, attempt.ended) = (Some(fate), Some(Instant::now()));
+        drop(attempts);
         self.answered.fetch_add(1, Ordering::SeqCst);
     }
 }
+
+/// As many messages as fit, until [`Load::stop`].
+pub(crate) const WITHOUT_END: usize = usize::MAX;
 
 /// What writers are to do.
 #[derive(Clone, Copy, Debug)]
@@ -162,7 +178,13 @@ impl Load {
         }
     }
 
-    /// Waits until all that was begun is answered.
+    /// Lets writers begin nothing more, and waits until all that was begun is answered.
+    pub(crate) fn stop(&mut self) {
+        self.ledger.enough.store(true, Ordering::SeqCst);
+        self.finish();
+    }
+
+    /// Waits until all that is planned is answered.
     pub(crate) fn finish(&mut self) {
         let (runtime, writing) = (&self.runtime, &mut self.writing);
         runtime.block_on(async {
@@ -239,6 +261,9 @@ async fn write(
     let mut under_way = JoinSet::new();
     for number in 0..messages {
         let permit = Arc::clone(&room).acquire_owned().await.expect("nobody closes it");
+        if ledger.enough.load(Ordering::SeqCst) {
+            break;
+        }
         let channel = &channels[number % channels.len()];
         let text = format!("{user}-{number}");
         ledger.begin(&text, channel.name().expect("a name").as_str());

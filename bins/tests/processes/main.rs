@@ -3,13 +3,27 @@
 
 mod campaigns;
 mod chat;
+#[cfg(target_os = "linux")]
+mod clocks;
 mod cluster;
 mod command_line;
+mod disks;
+#[cfg(target_os = "linux")]
+mod failover;
+mod full_disk;
 mod harness;
+#[cfg(target_os = "linux")]
+mod leases;
 mod load;
+mod mounts;
 mod netns;
+#[cfg(target_os = "linux")]
 mod partitions;
 mod parts;
 mod seed;
+#[cfg(target_os = "linux")]
+mod slow_disk;
 mod tools;
 mod verdict;
+#[cfg(target_os = "linux")]
+mod watch;

@@ -38,6 +38,12 @@ impl Network {
         format!("dsv2-{}-{name}", std::process::id())
     }
 
+    /// Where `ip` keeps the namespace of a host.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn file(host: usize) -> std::path::PathBuf {
+        std::path::Path::new("/run/netns").join(Self::namespace(Some(host)))
+    }
+
     /// The address of a host.
     pub(crate) fn address(host: usize) -> String {
         format!("10.77.0.{}", host + 1)

@@ -11,23 +11,15 @@ use dsv2_sync::random::SplitMix;
 use serde_json::Value;
 
 use crate::campaigns::{seed, setting};
-use crate::harness::{Place, Process, eventually};
+use crate::harness::{Place, Process, eventually, without_root};
 use crate::netns::Network;
 use crate::parts::{Part, Parts};
 use crate::verdict;
+use crate::watch::Watch;
 
 /// Where the broker, the proxy, the reference and the clients are. Servers are on the hosts after it.
 const MIDDLE: usize = 0;
-
-/// Whether networks can be made here.
-fn left_out() -> bool {
-    let root = std::process::Command::new("id").arg("-u").output().is_ok_and(|id| id.stdout.starts_with(b"0\n"));
-    let insists = setting("DSV2_NETNS", 0) == 1;
-    if !root && !insists {
-        println!("left out: network namespaces need root");
-    }
-    !root && !insists
-}
+const NAMESPACES: &str = "network namespaces";
 
 /// A bot that publishes in `dev`; it also checks what it receives.
 fn bot(parts: &Parts<'_>, host: usize, name: &str, more: &[&str]) -> Process {
@@ -82,7 +74,7 @@ fn equal(parts: Parts<'_>) -> usize {
 
 #[test]
 fn two_sides_of_a_partition_write_on_and_heal_to_equal_state() {
-    if left_out() {
+    if without_root(NAMESPACES) {
         return;
     }
     let (place, net) = (Place::new(), Network::new(5));
@@ -122,12 +114,13 @@ fn two_sides_of_a_partition_write_on_and_heal_to_equal_state() {
 
 #[test]
 fn a_minority_refuses_and_the_majority_goes_on() {
-    if left_out() {
+    if without_root(NAMESPACES) {
         return;
     }
     let (place, net) = (Place::new(), Network::new(6));
     let parts = five_voters(&place, &net);
     until_the_best_leads(&parts);
+    let watch = Watch::begin(&parts, 5);
     // The coordinator is in the minority.
     net.cut(&[5, 1], &[2, 3, 4]);
     eventually("the majority has another coordinator", || {
@@ -145,17 +138,19 @@ fn a_minority_refuses_and_the_majority_goes_on() {
     net.join();
     parts.wait_until(5);
     until_the_best_leads(&parts);
+    watch.one_lease_at_a_time();
     assert_eq!(equal(parts), 500, "what was refused stands nowhere");
 }
 
 #[test]
 fn a_coordinator_that_hears_nobody_is_replaced() {
-    if left_out() {
+    if without_root(NAMESPACES) {
         return;
     }
     let (place, net) = (Place::new(), Network::new(6));
     let parts = five_voters(&place, &net);
     until_the_best_leads(&parts);
+    let watch = Watch::begin(&parts, 5);
     (1..5).for_each(|server| net.cut_one_way(server, 5));
     eventually("another leads those that hear each other", || {
         let followed = followed(&parts, &[0, 1, 2, 3]);
@@ -166,17 +161,19 @@ fn a_coordinator_that_hears_nobody_is_replaced() {
     net.join();
     parts.wait_until(5);
     until_the_best_leads(&parts);
+    watch.one_lease_at_a_time();
     assert_eq!(equal(parts), 300);
 }
 
 /// `DSV2_FLAP_SECONDS` sets for how long, `DSV2_FLAP_SEED` repeats the choices of a run.
 #[test]
 fn a_flapping_network_loses_nothing() {
-    if left_out() {
+    if without_root(NAMESPACES) {
         return;
     }
     let (place, net) = (Place::new(), Network::new(6));
     let parts = five_voters(&place, &net);
+    let watch = Watch::begin(&parts, 5);
     let mut random = SplitMix::new(seed("DSV2_FLAP_SEED"));
     let until = Instant::now() + Duration::from_secs(setting("DSV2_FLAP_SECONDS", 20));
     let mut bots = [bot(&parts, MIDDLE, "um", &["--rate", "100"]), bot(&parts, MIDDLE, "dois", &["--rate", "100"])];
@@ -194,15 +191,16 @@ fn a_flapping_network_loses_nothing() {
         std::thread::sleep(Duration::from_millis(100 + random.below(900)));
         flaps += 1;
     }
-    parts.wait_until(5);
+    parts.wait_until_ready(5);
     let mut acknowledged = 0;
     for bot in &mut bots {
         bot.signal("INT");
         acknowledged += summary(bot)["acknowledged"].as_u64().expect("a count");
     }
     parts.wait_until(5);
+    let reigns = watch.one_lease_at_a_time();
     let stands = equal(parts) as u64;
-    println!("{flaps} flaps, {acknowledged} acknowledged");
+    println!("{flaps} flaps, {reigns} reigns, {acknowledged} acknowledged");
     assert_eq!(stands, acknowledged);
 }
 

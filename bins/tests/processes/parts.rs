@@ -44,6 +44,8 @@ pub(crate) struct Parts<'a> {
     /// What every server is told besides its name, its data and its link.
     flags: Vec<String>,
     variables: Vec<(&'static str, &'static str)>,
+    /// What every server loads before its libc.
+    shim: Option<std::path::PathBuf>,
     running: BTreeMap<Part, Process>,
 }
 
@@ -72,8 +74,33 @@ impl<'a> Parts<'a> {
         variables: &[(&'static str, &'static str)],
     ) -> Self {
         let (flags, variables) = (flags.iter().map(ToString::to_string).collect(), variables.to_vec());
-        let parts = Self { place, servers, net, flags, variables, running: BTreeMap::new() };
+        let parts = Self { place, servers, net, flags, variables, shim: None, running: BTreeMap::new() };
         parts.start_all()
+    }
+
+    /// So many servers, whose disks and clocks a test bends by [`Parts::bend`].
+    #[cfg(target_os = "linux")]
+    pub(crate) fn start_bent(place: &'a Place, servers: usize, flags: &[&str], bends: &[(usize, &str, i64)]) -> Self {
+        let (source, shim) = (place.path("shim.c"), place.path("shim.so"));
+        std::fs::write(&source, include_str!("shim.c")).expect("a file");
+        let mut compile = Command::new("cc");
+        compile.args(["-shared", "-fPIC", "-O1", "-o"]).args([&shim, &source]).arg("-ldl");
+        let compiled = finish(compile, "");
+        assert!(compiled.status.success(), "{compiled:?}; this test needs a C compiler");
+        let flags = flags.iter().map(ToString::to_string).collect();
+        let (shim, running) = (Some(shim), BTreeMap::new());
+        let parts = Self { place, servers, net: None, flags, variables: Vec::new(), shim, running };
+        bends.iter().for_each(|(server, what, by)| parts.bend(*server, what, *by));
+        parts.start_all()
+    }
+
+    /// From now on each sync of a server takes so much longer (`sync_ms`), or its time of day is off (`clock_s`).
+    #[cfg(target_os = "linux")]
+    pub(crate) fn bend(&self, server: usize, what: &str, by: i64) {
+        let (file, new) = (format!("{}.{what}", Part::Server(server)), format!("{}.new", Part::Server(server)));
+        std::fs::write(self.place.path(&new), by.to_string()).expect("a file");
+        // Read at any moment, it is the old one or the new one.
+        std::fs::rename(self.place.path(&new), self.place.path(&file)).expect("a file");
     }
 
     /// Three servers, each other's voters, with two brokers and two proxies, all of which they are connected to.
@@ -87,7 +114,8 @@ impl<'a> Parts<'a> {
         ];
         let flags: Vec<&str> = flags.iter().flat_map(|(flag, value)| [*flag, value.as_str()]).collect();
         let flags: Vec<String> = flags.into_iter().map(str::to_owned).collect();
-        let mut parts = Self { place, servers: 3, net: None, flags, variables: Vec::new(), running: BTreeMap::new() };
+        let (variables, shim, running) = (Vec::new(), None, BTreeMap::new());
+        let mut parts = Self { place, servers: 3, net: None, flags, variables, shim, running };
         parts.start_part(Part::SecondBroker);
         parts.start_part(Part::SecondProxy);
         parts.start_all()
@@ -126,7 +154,11 @@ impl<'a> Parts<'a> {
                 let (name, link) = (part.to_string(), self.link(index));
                 let mut args = vec!["--name", &name, "--data", &name, "--link", &link];
                 args.extend(self.flags.iter().map(String::as_str));
-                self.begin(index + 1, "dsv2-server", &args)
+                let mut command = self.command(index + 1, "dsv2-server", &args);
+                if let Some(shim) = &self.shim {
+                    command.env("LD_PRELOAD", shim).env("SHIM", self.place.path(&name));
+                }
+                Process::start(command, &self.place.log("dsv2-server", &args))
             }
         };
         let before = self.running.insert(part, process);
@@ -172,6 +204,28 @@ impl<'a> Parts<'a> {
     /// Stops a part (`STOP`), or lets it go on (`CONT`).
     pub(crate) fn signal(&self, part: Part, signal: &str) {
         self.running[&part].signal(signal);
+    }
+
+    /// Whether a stopped part has come to rest, in all of its threads.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn stands_still(&self, part: Part) -> bool {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.running[&part].id())).expect("its threads");
+        // The state stands behind the name, which is in brackets.
+        let stopped = |stat: &str| stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T'));
+        threads
+            .flatten()
+            .all(|thread| std::fs::read_to_string(thread.path().join("stat")).is_ok_and(|stat| stopped(&stat)))
+    }
+
+    /// The namespace that a server is in, where it has a host of its own.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn namespace(&self, server: usize) -> Option<std::path::PathBuf> {
+        self.net.map(|_| Network::file(server + 1))
+    }
+
+    /// The process of a part.
+    pub(crate) fn id(&self, part: Part) -> u32 {
+        self.running[&part].id()
     }
 
     /// Takes a part out of the cluster, as it runs.
@@ -232,6 +286,14 @@ impl<'a> Parts<'a> {
             let ready = |server: &Value| server["ready"] == true && server["coordinator"].is_string();
             status.len() == servers && status.iter().all(ready)
         });
+    }
+
+    /// Waits until each of several brokers, separated by commas, finds a server for whoever asks there.
+    pub(crate) fn wait_until_served(&self, brokers: &str) {
+        for broker in brokers.split(',') {
+            let args = ["status", "--json", "--timeout", "2", "--broker", broker];
+            eventually("a broker has servers", || self.run(0, "dsv2", &args).status.success());
+        }
     }
 
     /// The best rank, once all running servers follow it. Whoever was chosen before all had started hands over to it, so

@@ -46,6 +46,17 @@ pub(crate) fn fold(dir: &Path) -> Folded {
     Folded { digest: state.digest(&position), position, channels, twins }
 }
 
+/// The time of day that every event of a data directory carries, in milliseconds since 1970.
+pub(crate) fn timestamps(dir: &Path) -> BTreeMap<EventId, i64> {
+    let store = JsonlStore::open_dir(dir, JsonlConfig::default()).unwrap_or_else(|why| panic!("{dir:?}: {why}"));
+    let mut times = BTreeMap::new();
+    let read = store.replay(&mut |event| {
+        times.insert(event.id, event.timestamp.ms);
+    });
+    read.unwrap_or_else(|why| panic!("{dir:?}: {why}"));
+    times
+}
+
 /// Folds all of them; they must be equal. Yields the one that they all are.
 pub(crate) fn fold_equal(dirs: &[impl AsRef<Path>]) -> Folded {
     let mut folded = dirs.iter().map(|dir| (dir.as_ref(), fold(dir.as_ref())));
