@@ -120,7 +120,12 @@ impl<P: Place> Index<P> {
     pub(super) fn pass_retired(&mut self, id: u32) {
         let Some(log) = self.origins.get_mut(id as usize) else { return };
         while let Some(end) = log.retired.end_of(log.held.len() as u64 + 1) {
-            log.held.skip_to(usize::try_from(end).unwrap_or(usize::MAX));
+            // Numbers of events are 32-bit.
+            let end = end.min(u64::from(u32::MAX));
+            if end <= log.held.len() as u64 {
+                break;
+            }
+            log.held.skip_to(end as usize);
         }
         self.vector.advance_to(&log.origin, log.held.len() as u64);
     }

@@ -1,10 +1,11 @@
 //! What one origin wrote, by number, where some of it may be gone.
 
 /// A list by ascending position in which positions may be empty. Pushing never moves more than one chunk; a chunk that
-/// is mostly empty takes room only for what is in it.
+/// is mostly empty takes room only for what is in it, and one that is all empty takes none.
 #[derive(Clone, Debug)]
 pub(crate) struct SeqMap<T> {
-    chunks: Vec<Chunk<T>>,
+    /// By ascending number. Where nothing is empty yet, a chunk stands at the place of its number.
+    chunks: Vec<(u32, Chunk<T>)>,
     /// The next position.
     len: usize,
 }
@@ -28,15 +29,13 @@ impl<T> Default for SeqMap<T> {
 impl<T: Copy> SeqMap<T> {
     /// Puts an item at the next position.
     pub(crate) fn push(&mut self, item: T) {
-        let within = self.len % CHUNK;
-        if within == 0 {
-            self.chunks.push(Chunk::Dense(Vec::new()));
-        }
-        match self.chunks.last_mut() {
-            Some(Chunk::Dense(items)) => items.push(item),
-            Some(Chunk::Sparse(items)) => items.push((within as u16, item)),
-            // The line above made a chunk where there was none.
-            None => return,
+        let (number, within) = ((self.len / CHUNK) as u32, self.len % CHUNK);
+        let last = self.chunks.last_mut().filter(|(last, _)| *last == number);
+        match last {
+            Some((_, Chunk::Dense(items))) => items.push(item),
+            Some((_, Chunk::Sparse(items))) => items.push((within as u16, item)),
+            None if within == 0 => self.chunks.push((number, Chunk::Dense(vec![item]))),
+            None => self.chunks.push((number, Chunk::Sparse(vec![(within as u16, item)]))),
         }
         self.len += 1;
     }
@@ -46,17 +45,24 @@ impl<T: Copy> SeqMap<T> {
         if len <= self.len {
             return;
         }
-        if !self.len.is_multiple_of(CHUNK)
-            && let Some(chunk) = self.chunks.last_mut()
-        {
+        let number = (self.len / CHUNK) as u32;
+        if let Some((_, chunk)) = self.chunks.last_mut().filter(|(last, _)| *last == number) {
             chunk.loosen();
         }
-        self.chunks.resize_with(len.div_ceil(CHUNK), || Chunk::Sparse(Vec::new()));
         self.len = len;
     }
 
+    /// Where the chunk with that number stands.
+    fn find(&self, number: usize) -> Option<usize> {
+        let number = u32::try_from(number).ok()?;
+        if self.chunks.get(number as usize).is_some_and(|(there, _)| *there == number) {
+            return Some(number as usize);
+        }
+        self.chunks.binary_search_by_key(&number, |(there, _)| *there).ok()
+    }
+
     pub(crate) fn get(&self, at: usize) -> Option<&T> {
-        match self.chunks.get(at / CHUNK)? {
+        match &self.chunks[self.find(at / CHUNK)?].1 {
             Chunk::Dense(items) => items.get(at % CHUNK),
             Chunk::Sparse(items) => {
                 let found = items.binary_search_by_key(&((at % CHUNK) as u16), |(within, _)| *within);
@@ -66,7 +72,8 @@ impl<T: Copy> SeqMap<T> {
     }
 
     pub(crate) fn get_mut(&mut self, at: usize) -> Option<&mut T> {
-        match self.chunks.get_mut(at / CHUNK)? {
+        let found = self.find(at / CHUNK)?;
+        match &mut self.chunks[found].1 {
             Chunk::Dense(items) => items.get_mut(at % CHUNK),
             Chunk::Sparse(items) => {
                 let found = items.binary_search_by_key(&((at % CHUNK) as u16), |(within, _)| *within);
@@ -82,35 +89,38 @@ impl<T: Copy> SeqMap<T> {
 
     /// What is held, from a position on, with its positions.
     pub(crate) fn iter_from(&self, from: usize) -> impl Iterator<Item = (usize, &T)> {
-        let chunks = self.chunks.iter().enumerate().skip(from / CHUNK);
-        chunks
-            .flat_map(|(at, chunk)| chunk.iter().map(move |(within, item)| (at * CHUNK + within, item)))
-            .skip_while(move |(at, _)| *at < from)
+        let first = self.chunks.partition_point(|(number, _)| (*number as usize) < from / CHUNK);
+        let items = self.chunks[first..].iter().flat_map(|(number, chunk)| {
+            let base = *number as usize * CHUNK;
+            chunk.iter().map(move |(within, item)| (base + within, item))
+        });
+        items.skip_while(move |(at, _)| *at < from)
     }
 
     /// Keeps only what `keep` says, which is asked once of all that is held.
     pub(crate) fn retain(&mut self, mut keep: impl FnMut(usize, &T) -> bool) {
-        for (at, chunk) in self.chunks.iter_mut().enumerate() {
-            let kept: Vec<bool> = chunk.iter().map(|(within, item)| keep(at * CHUNK + within, item)).collect();
+        self.chunks.retain_mut(|(number, chunk)| {
+            let base = *number as usize * CHUNK;
+            let kept: Vec<bool> = chunk.iter().map(|(within, item)| keep(base + within, item)).collect();
             if kept.iter().all(|&kept| kept) {
-                continue;
+                return true;
             }
             chunk.loosen();
-            if let Chunk::Sparse(items) = chunk {
-                let mut kept = kept.into_iter();
-                items.retain(|_| kept.next().unwrap_or(false));
-                items.shrink_to_fit();
-            }
-        }
+            let Chunk::Sparse(items) = chunk else { return true };
+            let mut kept = kept.into_iter();
+            items.retain(|_| kept.next().unwrap_or(false));
+            items.shrink_to_fit();
+            !items.is_empty()
+        });
     }
 
     /// Memory outside the struct itself.
     pub(crate) fn heap_bytes(&self) -> usize {
-        let items = self.chunks.iter().map(|chunk| match chunk {
+        let items = self.chunks.iter().map(|(_, chunk)| match chunk {
             Chunk::Dense(items) => items.capacity() * size_of::<T>(),
             Chunk::Sparse(items) => items.capacity() * size_of::<(u16, T)>(),
         });
-        items.sum::<usize>() + self.chunks.capacity() * size_of::<Chunk<T>>()
+        items.sum::<usize>() + self.chunks.capacity() * size_of::<(u32, Chunk<T>)>()
     }
 }
 

@@ -85,6 +85,11 @@ impl Segment {
             last: 0,
         }
     }
+
+    /// No snapshot covers any of it after all.
+    fn uncover(&mut self) {
+        (self.start, self.last_line, self.dead_bytes) = (0, None, 0);
+    }
 }
 
 /// What is known of a log before it is read.
@@ -103,9 +108,7 @@ pub(crate) fn scan(disk: &dyn Disk, known: Known<'_>, mut snapshot: Option<Snaps
     let covered = index(&snapshot).filter(|_| fits);
     if covered.is_none() {
         snapshot = None;
-        segments
-            .iter_mut()
-            .for_each(|segment| *segment = Segment::new(segment.at.clone(), segment.file.clone(), segment.len));
+        segments.iter_mut().for_each(Segment::uncover);
     }
     let last = snapshot.as_ref().map_or(0, |snapshot| snapshot.last);
     let durable = known.manifest.map_or(u64::MAX, |manifest| manifest.durable);
@@ -121,33 +124,49 @@ pub(crate) fn scan(disk: &dyn Disk, known: Known<'_>, mut snapshot: Option<Snaps
     Ok(Pass::new(disk, &segments, known, highest_d, covered).run()?.finish(snapshot))
 }
 
+/// So often the files are looked for anew, because some came or went meanwhile.
+const LOOKS: usize = 1_000;
+
 /// All log files and their lengths.
 ///
 /// Somebody who only looks may look while a server writes, and lengths from different moments would show holes where
-/// there are none. So the order matters: an active file is opened before the sealed ones are listed, so that none is
-/// overlooked when it is sealed meanwhile; and lengths are taken twice. What lines within the first lengths say to be
-/// durable is within the second ones.
+/// there are none. So it is done over if a file came or went meanwhile, and lengths are taken twice: what lines within
+/// the first lengths say to be durable is within the second ones.
 fn open_segments(disk: &dyn Disk) -> Result<Vec<Segment>, StoreError> {
-    let mut segments = Vec::new();
+    for _ in 0..LOOKS {
+        let before = list(disk)?;
+        if let Some(segments) = open_listed(disk, &before)?
+            && list(disk)? == before
+        {
+            return Ok(segments);
+        }
+    }
+    let source = std::io::Error::other("its files come and go all the time");
+    Err(StoreError::Io { action: "list", path: "the data directory".to_owned(), source })
+}
+
+fn list(disk: &dyn Disk) -> Result<Vec<LogFile>, StoreError> {
+    let mut all = Vec::new();
     for kind in EventKind::ALL {
-        let path = files::active_path(kind);
-        let active = match disk.open(path, OpenMode::Read) {
-            Ok(file) => Some(file),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
-            Err(source) => return Err(StoreError::Io { action: "open", path: path.to_owned(), source }),
+        let failed = |source| StoreError::Io { action: "list", path: files::active_path(kind).to_owned(), source };
+        all.extend(files::list(disk, kind).map_err(failed)?);
+    }
+    Ok(all)
+}
+
+/// The files listed and their lengths; `None` where one is not there any more.
+fn open_listed(disk: &dyn Disk, listed: &[LogFile]) -> Result<Option<Vec<Segment>>, StoreError> {
+    let mut segments = Vec::with_capacity(listed.len());
+    for at in listed {
+        let failed = |source| StoreError::Io { action: "open", path: at.path.clone(), source };
+        let file = match disk.open(&at.path, OpenMode::Read) {
+            Ok(file) => file,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(failed(source)),
         };
-        let listed = files::list(disk, kind);
-        let listed = listed.map_err(|source| StoreError::Io { action: "list", path: path.to_owned(), source })?;
-        for at in listed.into_iter().filter(|at| at.sealed.is_some()) {
-            let failed = |source| StoreError::Io { action: "open", path: at.path.clone(), source };
-            let len = disk.open(&at.path, OpenMode::Read).and_then(|file| file.len_bytes()).map_err(failed)?;
-            segments.push(Segment::new(at, None, len));
-        }
-        if let Some(file) = active {
-            let failed = |source| StoreError::Io { action: "open", path: path.to_owned(), source };
-            let len = file.len_bytes().map_err(failed)?;
-            segments.push(Segment::new(LogFile { path: path.to_owned(), kind, sealed: None }, Some(file), len));
-        }
+        let len = file.len_bytes().map_err(failed)?;
+        // A log may have more sealed files than a process may open.
+        segments.push(Segment::new(at.clone(), at.sealed.is_none().then_some(file), len));
     }
     for segment in &mut segments {
         if let Some(file) = &segment.file {
@@ -156,7 +175,7 @@ fn open_segments(disk: &dyn Disk) -> Result<Vec<Segment>, StoreError> {
             segment.kept = segment.len;
         }
     }
-    Ok(segments)
+    Ok(Some(segments))
 }
 
 /// The sources to read segments of all kinds from, each from what a snapshot covers up to `end`.
