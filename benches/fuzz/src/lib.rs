@@ -7,5 +7,5 @@ mod store;
 mod wire;
 
 pub use envelope::{cursor, json, msgpack};
-pub use store::{FILES, log};
+pub use store::{FILES, log, sample, snapshot};
 pub use wire::{link, zmtp};

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use dsv2_core::Event;
+use dsv2_core::{Event, Floors};
+use dsv2_store::testing::Sampler;
 use dsv2_store::{EventStore, JsonlConfig, JsonlStore, MemDisk, StoreError};
+use dsv2_sync::server::Replay;
 
 /// The files of a target's input, in this order.
 pub const FILES: [&str; 6] = [
@@ -54,4 +56,55 @@ fn open(disk: &MemDisk) -> Option<(Vec<Event>, bool)> {
     }
     store.sync().expect("a disk in memory syncs");
     Some((events, replayed.is_err()))
+}
+
+/// A small log, closed.
+pub fn sample() -> MemDisk {
+    let disk = MemDisk::new();
+    let config = JsonlConfig { segment_bytes: 1_000, node: 1 };
+    let mut store = JsonlStore::open(Arc::new(disk.clone()), config).expect("a new disk");
+    let mut sampler = Sampler::new(1);
+    for _ in 0..4 {
+        store.append(&sampler.batch(3)).and_then(|()| store.sync()).expect("there is room");
+    }
+    store.close().expect("there is room");
+    disk
+}
+
+/// A snapshot of any content with a right checksum, a note of what is retired, or a saved state, as the first byte says:
+/// beside a sound log, the store opens or says why not; what it then serves, whoever wrote that, ends no process.
+pub fn snapshot(data: &[u8]) {
+    let Some((part, data)) = data.split_first() else { return };
+    let disk = sample();
+    match part % 3 {
+        0 => {
+            let body = &data[..data.len().saturating_sub(4)];
+            disk.put("snapshot.bin", [body, &crc32fast::hash(body).to_le_bytes()].concat());
+        }
+        1 => disk.put("retired.json", signed(data)),
+        _ => {
+            if let Ok(name) = "server1".parse() {
+                let loaded = Replay::load(name, Floors::default(), data);
+                if let Some(loaded) = loaded {
+                    assert_eq!(
+                        Replay::load("server1".parse().expect("a name"), Floors::default(), &loaded.save())
+                            .map(|again| again.save()),
+                        Some(loaded.save())
+                    );
+                }
+            }
+            return;
+        }
+    }
+    let Ok(mut store) = JsonlStore::open(Arc::new(disk), JsonlConfig::default()) else { return };
+    let taken = store.take_snapshot().map(|(position, _)| position).unwrap_or_default();
+    let mut last = Vec::new();
+    let replayed = store.replay_after(&taken, &mut |event| last.push(event));
+    assert!(matches!(replayed, Ok(()) | Err(StoreError::Corrupt { .. })), "{replayed:?}");
+    let origins: Vec<_> = store.vector().iter().map(|(origin, _)| origin.clone()).collect();
+    for origin in origins {
+        let range = store.range(&origin, 1, dsv2_store::Limit::default());
+        assert!(matches!(range, Ok(_) | Err(StoreError::Corrupt { .. } | StoreError::Io { .. })), "{range:?}");
+    }
+    let _ = store.compact();
 }

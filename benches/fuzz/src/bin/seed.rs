@@ -1,5 +1,6 @@
 //! Writes the first corpus: the golden frames of foreign libraries, and an example of everything else.
 
+use std::collections::BTreeSet;
 use std::collections::hash_map::DefaultHasher;
 use std::error::Error;
 use std::fs;
@@ -7,12 +8,13 @@ use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dsv2_core::{Clock, Event, Level, Position};
+use dsv2_core::{Clock, Event, Floors, Level, Position};
 use dsv2_net::zmtp::{Command, GREETING_BYTES, Greeting, Message};
 use dsv2_store::testing::Sampler;
-use dsv2_store::{EventStore, JsonlConfig, JsonlStore, MemDisk};
+use dsv2_store::{Disk, EventStore, JsonlConfig, JsonlStore, MemDisk};
 use dsv2_sync::election::{ElectionMessage, Epoch, NodeId};
 use dsv2_sync::link::{LinkHello, LinkMessage};
+use dsv2_sync::server::Replay;
 
 type Done = Result<(), Box<dyn Error>>;
 
@@ -22,6 +24,7 @@ fn main() -> Done {
     zmtp()?;
     link(&events)?;
     log(&events)?;
+    snapshot(&events)?;
     cursor(&events)
 }
 
@@ -82,6 +85,7 @@ fn link(events: &[Event]) -> Done {
         voters: 3,
         rank: Some(1),
         address: Some("tcp://127.0.0.1:5560".to_owned()),
+        incarnation: 7,
         clock: Clock::ZERO.plus(9),
         durable: durable.clone(),
     };
@@ -92,8 +96,15 @@ fn link(events: &[Event]) -> Done {
         LinkMessage::Events { events: events.iter().cloned().map(Arc::new).collect() },
         LinkMessage::Ack { durable: durable.clone() },
         LinkMessage::Vector { durable: durable.clone(), answer: true },
+        LinkMessage::Stretch { origin: origin.clone(), from: 1, upto: 9, events: vec![Arc::new(events[0].clone())] },
         LinkMessage::Pull { origin, from: 3 },
-        LinkMessage::Bound { clock: Clock::ZERO.plus(9), events: durable },
+        LinkMessage::Bound {
+            clock: Clock::ZERO.plus(9),
+            events: durable.clone(),
+            stable: Clock::ZERO.plus(8),
+            floors: Floors::both(Clock::ZERO.plus(7)),
+            at: durable,
+        },
         LinkMessage::Ping,
         LinkMessage::Forward { ticket: 1, body: b"{}".to_vec(), level: Level::Quorum },
         LinkMessage::Forwarded { ticket: 1, body: b"{}".to_vec() },
@@ -114,10 +125,30 @@ fn log(events: &[Event]) -> Done {
         }
         store.close()?;
         drop(store);
-        let files: Vec<Vec<u8>> =
-            dsv2_fuzz::FILES.iter().map(|path| disk.content(path).unwrap_or_default()).collect();
+        let files: Vec<Vec<u8>> = dsv2_fuzz::FILES.iter().map(|path| disk.content(path).unwrap_or_default()).collect();
         keep("log", &files.join(&b'\x0c'))?;
         keep("log", &files[..4].join(&b'\x0c'))?;
+    }
+    Ok(())
+}
+
+fn snapshot(events: &[Event]) -> Done {
+    let name = "server1".parse()?;
+    let mut replay = Replay::new(name, Floors::default());
+    events.iter().for_each(|event| replay.apply(event));
+    keep("snapshot", &[&[2], &replay.save()[..]].concat())?;
+    for floor in [0, 9] {
+        let disk = dsv2_fuzz::sample();
+        let mut store = JsonlStore::open(Arc::new(disk.clone()), JsonlConfig::default())?;
+        store.retire(Floors::both(Clock::ZERO.plus(floor)), &BTreeSet::new())?;
+        store.close()?;
+        let made: Arc<dyn Disk> = Arc::new(disk.clone());
+        dsv2_sync::stored::snapshot(&made, &"server1".parse()?, store.floors(), true)?;
+        for (part, path) in (0u8..).zip(["snapshot.bin", "retired.json"]) {
+            if let Some(content) = disk.content(path) {
+                keep("snapshot", &[&[part], &content[..]].concat())?;
+            }
+        }
     }
     Ok(())
 }
