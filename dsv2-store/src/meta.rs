@@ -1,6 +1,6 @@
 //! What a server must remember besides events.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use dsv2_core::{Clock, ServerName};
 use serde::{Deserialize, Serialize};
@@ -34,6 +34,9 @@ pub struct Meta {
     /// The digest of the list of voters last agreed upon.
     #[serde(default, with = "hex128::option", skip_serializing_if = "Option::is_none")]
     pub voters: Option<u128>,
+    /// Voters that are gone for good, as an operator said: nobody waits for them any more.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub departed: BTreeSet<ServerName>,
     /// Fields of other versions, kept as they are.
     #[serde(flatten)]
     pub extra: BTreeMap<String, serde_json::Value>,
@@ -62,6 +65,7 @@ impl Meta {
             vote: None,
             rank: None,
             voters: None,
+            departed: BTreeSet::new(),
             extra: BTreeMap::new(),
         }
     }

@@ -16,6 +16,7 @@
 
 use dsv2_core::{Clock, Event, Floors, Level, Origin, Position, ServerName};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::clock_sync::ClockMessage;
@@ -79,7 +80,7 @@ pub enum LinkMessage {
     Bound {
         /// The bound.
         clock: Clock,
-        /// The last event of each of the sender's own lives.
+        /// The last event of each of the sender's own lives, and of all lives of voters that are gone that it holds.
         events: Position,
         /// What was final at the sender then: it holds every event up to this clock, durable. Zero where it cannot tell.
         stable: Clock,
@@ -87,6 +88,8 @@ pub enum LinkMessage {
         floors: Floors,
         /// By whoever holds all this.
         at: Position,
+        /// Voters that are gone for good, as far as the sender knows.
+        departed: BTreeSet<ServerName>,
     },
     /// The sender lives. Answered by [`LinkMessage::Pong`].
     Ping,
@@ -133,6 +136,8 @@ pub struct LinkHello {
     pub clock: Clock,
     /// What it holds, durable.
     pub durable: Position,
+    /// Voters that are gone for good, as far as it knows.
+    pub departed: BTreeSet<ServerName>,
 }
 
 /// Why a frame is no link message. The connection it came on is not to be trusted any further.

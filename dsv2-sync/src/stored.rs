@@ -20,6 +20,7 @@ pub fn configure(config: &mut ServerConfig, store: &dyn EventStore) {
     let vote = |vote: &Vote| Epoch { number: vote.epoch, node: NodeId(vote.candidate) };
     config.vote = meta.vote.as_ref().map_or(Epoch::ZERO, vote);
     config.floors = store.floors();
+    config.departed.clone_from(&meta.departed);
 }
 
 /// Keeps what a server must remember; durable once it has returned.
@@ -34,6 +35,7 @@ pub fn remember(store: &mut dyn EventStore, saved: &Saved) -> Result<(), StoreEr
         epoch_owner: Some(saved.epoch_owner),
         rank: saved.rank,
         vote,
+        departed: saved.departed.clone(),
         ..store.meta().clone()
     };
     store.save_meta(&meta)

@@ -39,6 +39,7 @@ pub(crate) fn write(server: &ServerName, note: &Note) {
         Note::Retired(floors) => {
             info!(%server, publish = %floors.publish, message = %floors.message, "older messages are retired");
         }
+        Note::Departed(voter) => warn!(%server, %voter, "a voter is gone for good: nobody waits for it any more"),
         Note::Adopted(event) => {
             info!(%server, event = %event.id, clock = %event.clock, "adopted an event of a foreign server")
         }

@@ -46,6 +46,8 @@ pub struct ServerConfig {
     pub retention: Retention,
     /// What it remembered: below which clocks messages are retired.
     pub floors: Floors,
+    /// What it remembered: voters that are gone for good.
+    pub departed: BTreeSet<ServerName>,
     /// How long things may take.
     pub timing: Timing,
     /// How much it holds at once.
@@ -156,6 +158,7 @@ impl ServerConfig {
             wall: BerkeleyConfig::default(),
             retention: Retention::default(),
             floors: Floors::default(),
+            departed: BTreeSet::new(),
             timing: Timing::default(),
             caps: Caps::default(),
         }

@@ -257,6 +257,8 @@ pub struct Saved {
     pub vote: Epoch,
     /// The rank that the reference gave it.
     pub rank: Option<u64>,
+    /// Voters that are gone for good.
+    pub departed: BTreeSet<ServerName>,
 }
 
 /// A publication on its way.
@@ -390,6 +392,8 @@ pub enum Note {
     Retired(Floors),
     /// An event of a foreign server was adopted.
     Adopted(Arc<Event>),
+    /// A voter is gone for good: nobody waits for it any more, and its links are refused.
+    Departed(ServerName),
     /// A name is user and channel at once.
     NameConflict(String),
     /// The agreement of wall clocks did or refused something.

@@ -45,6 +45,11 @@ impl Bounds {
         if self.next.is_none() { self.next = Some(bound) } else { self.newest = Some(bound) }
     }
 
+    /// What was promised while somebody was waited for who is gone tells nothing of what others hold of that one.
+    pub(super) fn begin_again(&mut self) {
+        (self.reached, self.stable, self.next, self.newest) = (Clock::ZERO, Clock::ZERO, None, None);
+    }
+
     fn settle(&mut self, held: impl Fn(&Position) -> bool) {
         while held(&self.known) {
             let Some(bound) = self.next.take_if(|bound| held(&bound.events)) else { return };
@@ -66,6 +71,7 @@ impl Server {
             incarnation: self.config.incarnation,
             clock: self.link_clock(),
             durable: self.visible().clone(),
+            departed: self.asked.departed.clone(),
         }
     }
 
@@ -117,10 +123,14 @@ impl Server {
             }
             LinkMessage::Vector { durable, answer } => self.vector_arrived(now, link, &name, &durable, answer, out),
             LinkMessage::Pull { origin, from } => self.pulled(link, &name, origin, from, out),
-            LinkMessage::Bound { clock, events, stable, floors, at } => {
+            LinkMessage::Bound { clock, events, stable, floors, at, departed } => {
                 self.clock.observe(clock);
                 self.heard_of(&events);
-                self.bounds.entry(name).or_default().hear(Bound { clock, events, stable });
+                self.hear_departed(now, &departed, out);
+                // Who still waits for one that is gone does not tell what it holds of it.
+                if departed.is_superset(&self.asked.departed) {
+                    self.bounds.entry(name).or_default().hear(Bound { clock, events, stable });
+                }
                 self.hear_floors(floors, &at);
                 self.settle_bounds();
                 self.raise_floors(out);
@@ -140,6 +150,10 @@ impl Server {
         let name = &hello.name;
         if *name == self.config.name {
             return Some(format!("two servers are called {name}"));
+        }
+        if self.asked.departed.contains(name) {
+            let how = "let it start under another name, with an empty directory";
+            return Some(format!("{name} was declared gone for good: {how}"));
         }
         if hello.voters != self.config.voters_digest() {
             return Some(format!("{name} and {} were given different lists of voters", self.config.name));
@@ -192,6 +206,7 @@ impl Server {
     /// Takes a peer's word for who it is; yields whether it had no link before.
     fn introduce(&mut self, now: Now, hello: &LinkHello, out: &mut Vec<Effect>) -> bool {
         self.clock.observe(hello.clock);
+        self.hear_departed(now, &hello.departed, out);
         self.make_room_for(&hello.name, out);
         let peer = self.peers.by_name.entry(hello.name.clone()).or_default();
         let first = peer.link().is_none();
@@ -238,6 +253,9 @@ impl Server {
         }
         if from > self.log.held().get(origin) + 1 {
             return self.events_arrived(now, link, sender, (origin, upto), events, out);
+        }
+        if self.is_too_late(sender, origin) {
+            return;
         }
         for event in events {
             self.pass_over(origin, event.id.seq - 1, out);
@@ -288,7 +306,7 @@ impl Server {
         out: &mut Vec<Effect>,
     ) {
         // They are asked for again when they can be written.
-        if self.stuck.is_some() {
+        if self.stuck.is_some() || self.is_too_late(sender, origin) {
             return;
         }
         let mut gap = None;
@@ -443,8 +461,9 @@ impl Server {
         if self.stuck.is_none() && self.config.voters.contains(&self.config.name) {
             let clock = self.clock.tick();
             let stable = self.stable().unwrap_or(Clock::ZERO);
-            let (events, floors, at) = (self.own.last.clone(), self.retiring.wanted, self.retiring.at.clone());
-            let message = LinkMessage::Bound { clock, events, stable, floors, at };
+            let (events, floors, at) = (self.bounded(), self.retiring.wanted, self.retiring.at.clone());
+            let departed = self.asked.departed.clone();
+            let message = LinkMessage::Bound { clock, events, stable, floors, at, departed };
             out.push(Effect::Link { to: links, message, prompt: false });
         }
         let names: Vec<ServerName> = self.peers.by_name.keys().cloned().collect();
@@ -471,7 +490,7 @@ impl Server {
             }
         };
         let pick = if self.planted.has(Bug::StableTooHigh) { Clock::max } else { Clock::min };
-        self.config.voters.iter().map(bound).reduce(|a, b| Some(pick(a?, b?))).flatten()
+        self.present_voters().map(bound).reduce(|a, b| Some(pick(a?, b?))).flatten()
     }
 }
 

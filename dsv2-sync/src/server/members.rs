@@ -216,7 +216,7 @@ impl Server {
         node: Option<NodeId>,
         out: &mut Vec<Effect>,
     ) {
-        if !self.has_room_for(name) {
+        if !self.has_room_for(name) || self.asked.departed.contains(name) {
             return;
         }
         self.make_room_for(name, out);

@@ -13,6 +13,7 @@
 //! it: see [`Lane`].
 
 mod config;
+mod departed;
 mod foreign;
 mod forwards;
 mod io;
@@ -131,6 +132,7 @@ impl Server {
             epoch_owner: config.epoch.node.0,
             vote: config.vote,
             rank: config.rank,
+            departed: config.departed.clone(),
         };
         let election = election(&config, now.mono);
         let wall = Berkeley::new(config.name.clone(), config.wall.clone(), now);

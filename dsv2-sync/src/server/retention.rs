@@ -79,7 +79,7 @@ impl Server {
             _ if *voter == self.config.name => Some(own),
             bounds => bounds.map(|bounds| bounds.stable).filter(|&clock| clock > Clock::ZERO),
         };
-        let told: Option<Vec<Clock>> = self.config.voters.iter().map(told).collect();
+        let told: Option<Vec<Clock>> = self.present_voters().map(told).collect();
         told?.into_iter().min().map(|least| least.min(own))
     }
 

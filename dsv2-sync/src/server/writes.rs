@@ -299,7 +299,10 @@ impl Server {
             Level::Local => true,
             Level::Quorum if self.planted.has(Bug::QuorumOfHalf) => self.log.holders(event, voters) >= voters.len() / 2,
             Level::Quorum => self.log.holders(event, voters) > voters.len() / 2,
-            Level::All => self.log.holders(event, voters) == voters.len(),
+            Level::All => {
+                let present: BTreeSet<ServerName> = self.present_voters().cloned().collect();
+                self.log.holders(event, &present) == present.len()
+            }
         }
     }
 

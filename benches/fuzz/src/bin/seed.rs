@@ -88,6 +88,7 @@ fn link(events: &[Event]) -> Done {
         incarnation: 7,
         clock: Clock::ZERO.plus(9),
         durable: durable.clone(),
+        departed: BTreeSet::new(),
     };
     for message in [
         LinkMessage::Hello(hello.clone()),
@@ -104,6 +105,7 @@ fn link(events: &[Event]) -> Done {
             stable: Clock::ZERO.plus(8),
             floors: Floors::both(Clock::ZERO.plus(7)),
             at: durable,
+            departed: BTreeSet::new(),
         },
         LinkMessage::Ping,
         LinkMessage::Forward { ticket: 1, body: b"{}".to_vec(), level: Level::Quorum },
