@@ -4,7 +4,7 @@
 //! there is room; meanwhile it decides nothing more that would have to be written, and everything it says, which is about
 //! what is durable only, leaves at once. So reads, links, elections and clock rounds go on, and memory does not grow.
 
-use dsv2_core::{Code, Failure, LogicalClock, Now, Position};
+use dsv2_core::{Code, Failure, LogicalClock, Now, Position, Reply, ReplyBody};
 
 use super::Server;
 use super::io::{Effect, Stuck};
@@ -33,6 +33,15 @@ impl Server {
         creation.is_some_and(durable)
     }
 
+    /// Turns an answer that waits for a disk into one that leaves now: its outcome is open, and it shows nothing that is not
+    /// durable, the reservation of its clock included.
+    pub fn stop_waiting(&self, reply: &mut Reply) {
+        let text = "the disk did not take it in time; it may be written yet";
+        reply.body = ReplyBody::Failed(Failure::unknown(Code::Timeout, text));
+        reply.position = None;
+        reply.clock = Some(self.shown_clock());
+    }
+
     /// Why a write is refused, where the store takes none.
     pub(super) fn check_store(&self) -> Result<(), Failure> {
         match self.stuck.as_ref().map(|stuck| &stuck.why) {
@@ -56,5 +65,40 @@ impl Server {
             self.unpark(now, out);
             self.adopt_due(now, out);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dsv2_core::{Clock, Machine, Request, RequestBody};
+
+    use super::*;
+    use crate::election::NodeId;
+    use crate::server::{Input, ServerConfig};
+
+    /// A restart goes back behind a clock whose reservation the disk did not take: nobody may have seen it.
+    #[test]
+    fn an_answer_that_waits_no_longer_shows_no_clock_that_is_not_reserved() {
+        let limit = Clock::new(100).expect("in range");
+        let mut config = ServerConfig::new("s1".parse().expect("a name"), NodeId(1), 1);
+        config.clock_limit = limit;
+        let now = Now { wall: dsv2_core::Wall { us: 1_700_000_000_000_000 }, ..Now::default() };
+        let (mut server, mut out) = (Server::start(config, now, []), Vec::new());
+        let request = Request {
+            format: dsv2_core::Format::Json,
+            timestamp: None,
+            clock: Clock::new(5_000),
+            ext: dsv2_core::RequestExt::default(),
+            body: RequestBody::Users,
+        };
+        server.step(now, Input::Request { from: 1, request: Ok(request) }, &mut out);
+        let reply = out.iter_mut().find_map(|effect| match effect {
+            Effect::Reply { reply, .. } => Some(reply),
+            _ => None,
+        });
+        let reply = reply.expect("an answer");
+        assert!(reply.clock > Some(limit), "it waits for the reservation");
+        server.stop_waiting(reply);
+        assert!(reply.clock <= Some(limit) && reply.position.is_none());
     }
 }
