@@ -84,7 +84,7 @@ impl Server {
             | RequestBody::Channel { .. }
             | RequestBody::Publish { .. }
             | RequestBody::Message { .. } => {
-                if self.config.may_write() {
+                if self.config.may_write() || self.planted.has(Bug::LearnerWrites) {
                     self.write(now, to, request, out);
                 } else {
                     self.forward(now, to, request, out);

@@ -8,6 +8,7 @@ use dsv2_core::{Code, Failure, LogicalClock, Now, Position, Reply, ReplyBody};
 
 use super::Server;
 use super::io::{Effect, Stuck};
+use crate::planted::Bug;
 use crate::replication::ReplicationLog;
 use crate::state::Creation;
 
@@ -22,7 +23,8 @@ pub(super) struct Standstill {
 impl Server {
     /// What may be shown and told: what is held, or what is durable of it where the rest cannot become so.
     pub(super) fn visible(&self) -> &Position {
-        self.stuck.as_ref().map_or(self.log.held(), |stuck| &stuck.durable)
+        let stuck = self.stuck.as_ref().filter(|_| !self.planted.has(Bug::StuckShowsAll));
+        stuck.map_or(self.log.held(), |stuck| &stuck.durable)
     }
 
     /// Whether a user or a channel may be shown. One that was created twice is hidden where the disk lacks the creation
