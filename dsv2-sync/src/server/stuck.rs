@@ -72,11 +72,54 @@ impl Server {
 
 #[cfg(test)]
 mod tests {
-    use dsv2_core::{Clock, Machine, Request, RequestBody};
+    use dsv2_core::{
+        ChannelName, Clock, HistoryQuery, HistorySpan, Machine, Request, RequestBody, RequestExt, Subject,
+    };
 
     use super::*;
     use crate::election::NodeId;
-    use crate::server::{Input, ServerConfig};
+    use crate::server::{Input, ReadResult, ServerConfig};
+
+    const NOW: Now = Now { mono: dsv2_core::Mono::ZERO, wall: dsv2_core::Wall { us: 1_700_000_000_000_000 } };
+
+    fn ask(server: &mut Server, clock: Option<Clock>, ext: RequestExt, body: RequestBody) -> Vec<Effect> {
+        let request = Request { format: dsv2_core::Format::Json, timestamp: None, clock, ext, body };
+        let mut out = Vec::new();
+        server.step(NOW, Input::Request { from: 1, request: Ok(request) }, &mut out);
+        out
+    }
+
+    /// The disk runs full between a question and its answer: the page may not be shown to who has seen more.
+    #[test]
+    fn a_page_that_lacks_what_its_reader_has_seen_is_not_shown() {
+        let mut server = Server::start(ServerConfig::new("s1".parse().expect("a name"), NodeId(1), 1), NOW, []);
+        let channel: ChannelName = "dev".parse().expect("a name");
+        ask(&mut server, None, RequestExt::default(), RequestBody::Channel { channel: channel.clone() });
+        let seen = Position::from_iter([(server.origin().clone(), 1)]);
+        for lost in [false, true] {
+            let query =
+                HistoryQuery { subject: Subject::Channel(channel.clone()), span: HistorySpan::Before(None), limit: 9 };
+            let ext = RequestExt { position: Some(seen.clone()), ..RequestExt::default() };
+            let out = ask(&mut server, None, ext, RequestBody::History(query));
+            let token = out.iter().find_map(|effect| match effect {
+                Effect::Read { token, .. } => Some(*token),
+                _ => None,
+            });
+            let durable = if lost { Position::default() } else { seen.clone() };
+            let mut out = Vec::new();
+            server.step(NOW, Input::Stuck { durable, why: Stuck::Full }, &mut out);
+            let page = ReadResult::Page {
+                events: Vec::new(),
+                next: Position::default(),
+                heads: Position::default(),
+                more: false,
+                retired: Vec::new(),
+            };
+            server.step(NOW, Input::Read { token: token.expect("a read"), result: Ok(page) }, &mut out);
+            assert_eq!(out.iter().any(|effect| matches!(effect, Effect::Reply { .. })), !lost);
+            server.step(NOW, Input::Unstuck, &mut Vec::new());
+        }
+    }
 
     /// A restart goes back behind a clock whose reservation the disk did not take: nobody may have seen it.
     #[test]
@@ -84,16 +127,8 @@ mod tests {
         let limit = Clock::new(100).expect("in range");
         let mut config = ServerConfig::new("s1".parse().expect("a name"), NodeId(1), 1);
         config.clock_limit = limit;
-        let now = Now { wall: dsv2_core::Wall { us: 1_700_000_000_000_000 }, ..Now::default() };
-        let (mut server, mut out) = (Server::start(config, now, []), Vec::new());
-        let request = Request {
-            format: dsv2_core::Format::Json,
-            timestamp: None,
-            clock: Clock::new(5_000),
-            ext: dsv2_core::RequestExt::default(),
-            body: RequestBody::Users,
-        };
-        server.step(now, Input::Request { from: 1, request: Ok(request) }, &mut out);
+        let mut server = Server::start(config, NOW, []);
+        let mut out = ask(&mut server, Clock::new(5_000), RequestExt::default(), RequestBody::Users);
         let reply = out.iter_mut().find_map(|effect| match effect {
             Effect::Reply { reply, .. } => Some(reply),
             _ => None,
