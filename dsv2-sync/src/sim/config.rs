@@ -196,10 +196,10 @@ impl SimConfig {
         config.learners = if voters == 1 { [0, 0, 1, 2][between(0, 3) as usize] } else { 0 };
         config.faults.full_every_ms = sometimes(between(1_000, 6_000), between(0, 1));
         config.faults.full_ms = between(100, 8_000);
-        config.faults.sync_failure_every_ms = sometimes(between(1_500, 8_000), between(0, 1));
+        config.faults.sync_failure_every_ms = sometimes(between(1_500, 8_000), between(0, 2) / 2);
         config.faults.server_wiped_percent = sometimes(between(10, 80), between(0, 2) / 2);
-        if !config.keeps_final() {
-            // Only what is final may be retired.
+        if !config.keeps_final() || config.faults.sync_failure_every_ms > 0 {
+            // Only what is final may be retired; and what a server with a failed disk shows of it is not judged yet.
             (config.retention_bytes, config.retention_ms) = (0, 0);
         }
         config
