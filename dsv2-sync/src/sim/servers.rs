@@ -12,6 +12,9 @@ use crate::planted::Bug;
 use crate::reference::{ReferenceEffect, ReferenceInput};
 use crate::server::{Effect, Input, Lane, LinkId, Note, Outgoing, Read};
 
+/// How long the answer to a read takes.
+const READ_US: u64 = 10;
+
 impl World {
     pub(super) fn start(&mut self, server: usize) {
         let random = self.fault_random.next_u64();
@@ -174,7 +177,8 @@ impl World {
             self.input(server, life, Input::Saved(saved));
         }
         if room {
-            self.input(server, life, Input::Unstuck);
+            // Behind the answers to reads that found none.
+            self.later(self.now_us + READ_US, Happening::Input { server, life, input: Box::new(Input::Unstuck) });
         }
         self.keep_up(server);
         // What was committed meanwhile waits for a sync of its own.
@@ -240,7 +244,7 @@ impl World {
     pub(super) fn read(&mut self, server: usize, life: u64, token: u64, read: Read) {
         let Some(process) = &self.nodes[server].process else { return };
         let result = process.read(read);
-        let at = self.now_us + 10;
+        let at = self.now_us + READ_US;
         self.later(at, Happening::Input { server, life, input: Box::new(Input::Read { token, result }) });
     }
 
