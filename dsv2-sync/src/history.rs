@@ -20,6 +20,7 @@
 //! | `final` | `server`, `topic`, `events` | all messages that a server holds when the run has ended |
 //! | `retired` | `topic`, `clock` | retention took messages of the topic up to that logical time: reads may lack them, `final` lists too, and a subscription that was told of a gap |
 //! | `lost` | `server` | its disk is gone for good, and with it what was acknowledged at `local` |
+//! | `gone` | `origin`, `from`, `to` | the last copy of these events of an origin went with a disk, and with them what was acknowledged at `local` |
 //!
 //! An entry is `text`, and where known `event` (`server/incarnation#number`), `clock` and `id`. A text names its message,
 //! so no two messages of a topic may share one. Without `final` lines, only what can be judged without them is.
@@ -128,6 +129,11 @@ pub enum Record {
     Retired {
         topic: String,
         clock: Clock,
+    },
+    Gone {
+        origin: Origin,
+        from: u64,
+        to: u64,
     },
 }
 
@@ -246,6 +252,8 @@ pub struct Checker {
     lost: Vec<u32>,
     /// Up to which logical time messages of a topic may be gone.
     retired: HashMap<u32, Clock>,
+    /// Events of which the last copy went with a disk, from number to number.
+    gone: Vec<(Origin, u64, u64)>,
     /// What is judged at the end, when it is known where each message stands.
     later: Vec<(u64, Later)>,
     operations: u64,
@@ -368,6 +376,7 @@ impl Checker {
                 let retired = self.retired.entry(topic).or_insert(Clock::ZERO);
                 *retired = clock.max(*retired);
             }
+            Record::Gone { origin, from, to } => self.gone.push((origin, from, to)),
         }
     }
 

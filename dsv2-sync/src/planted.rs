@@ -77,6 +77,20 @@ pub enum Bug {
     ForgottenExecuted,
     /// Readers are not told of what was retired before they came.
     RetiredUntold,
+    /// A server counts its lives on its disk instead of drawing a number for each.
+    LivesCounted,
+    /// A server takes nothing that an earlier life of its own wrote.
+    OwnLivesRefused,
+    /// The level `quorum` counts servers that are no voters.
+    LearnersCount,
+    /// A server that is no voter writes events of its own.
+    LearnerWrites,
+    /// What a full disk did not take is not tried again.
+    FullForgotten,
+    /// A sync that failed is taken for one that did not.
+    SyncFailureIgnored,
+    /// A server whose disk takes nothing shows what it holds, and not only what is durable.
+    StuckShowsAll,
 }
 
 impl Bug {
@@ -106,6 +120,13 @@ impl Bug {
         Self::RetiredTooSoon,
         Self::ForgottenExecuted,
         Self::RetiredUntold,
+        Self::LivesCounted,
+        Self::OwnLivesRefused,
+        Self::LearnersCount,
+        Self::LearnerWrites,
+        Self::FullForgotten,
+        Self::SyncFailureIgnored,
+        Self::StuckShowsAll,
     ];
 }
 

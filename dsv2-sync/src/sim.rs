@@ -5,7 +5,7 @@
 //!   seed ──► parameters (swarm) ──► World: one heap of events, ordered by time
 //!                                     │  clients: a program of yours or ours over a real Session
 //!                                     │  brokers, proxies: modelled; the reference: the real machine
-//!                                     │  servers: machine + store on a FaultyDisk + lanes
+//!                                     │  servers: machine + store on a FaultyDisk + lanes; voters, and learners
 //!                                     │  network: delays, losses, broken connections, partitions
 //!                                     ▼
 //!            faults for a while ──► heal ──► drain ──► judged: the history that clients saw, and the servers' logs
@@ -28,6 +28,7 @@ mod broker;
 mod builtin;
 mod client;
 mod config;
+mod disks;
 mod faults;
 mod judge;
 mod middle;
@@ -38,6 +39,7 @@ mod proxy;
 mod report;
 mod servers;
 mod shrink;
+mod storage;
 mod trace;
 mod world;
 
@@ -91,7 +93,7 @@ impl Simulation {
         let (writers, followers) = (count(config.writers), count(config.followers));
         let (writes, voters, keys) = (config.writes, config.voters > 0, config.retention().keeps_all());
         // What is final is known while all voters live, and not after one is lost.
-        let may_wait = voters && config.servers > 1 && config.lost_servers == 0;
+        let may_wait = voters && config.servers > 1 && config.lost_servers == 0 && config.keeps_final();
         let mut world = world::World::new(config, planted);
         for index in 0..writers {
             world.add(Box::new(builtin::Writer::new(index, writes, (voters, keys), random.next_u64())));

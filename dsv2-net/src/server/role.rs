@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dsv2_core::{
-    Announcement, Code, Failure, Limits as BodyLimits, LinkNotice, Machine as _, ReplicationEvent, Reply, ReplyBody,
-    Request, Topic,
+    Announcement, Limits as BodyLimits, LinkNotice, Machine as _, ReplicationEvent, Reply, ReplyBody, Request, Topic,
 };
 use dsv2_store::EventStore;
 use dsv2_sync::lanes::Lanes;
@@ -430,9 +429,7 @@ impl Life {
         }
         for out in self.lanes.pick(|out| matches!(out, Out::Reply(..))) {
             let Out::Reply(route, _, mut reply) = out else { continue };
-            let text = "the disk did not take it in time; it may be written yet";
-            reply.body = ReplyBody::Failed(Failure::unknown(Code::Timeout, text));
-            reply.position = None;
+            self.machine.stop_waiting(&mut reply);
             self.carry_out(Out::Reply(route, reply.encode().into(), reply));
         }
     }

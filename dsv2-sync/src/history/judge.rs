@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use dsv2_core::{Clock, EventId, Level};
+use dsv2_core::{Clock, EventId, Level, OrderKey};
 
 use super::{Checker, From, Kind, Later, Page, Violation};
 
@@ -51,6 +51,14 @@ impl Checker {
         server.is_some_and(|server| self.lost.contains(&server))
     }
 
+    /// Whether the last copy of an event went with a disk.
+    fn is_gone(&self, event: Option<&EventId>) -> bool {
+        let among = |event: &EventId| {
+            self.gone.iter().any(|(origin, from, to)| event.origin == *origin && (*from..=*to).contains(&event.seq))
+        };
+        event.is_some_and(among)
+    }
+
     fn judge_writes(&mut self) {
         let mut broken = Vec::new();
         for (name, write) in &self.writes {
@@ -62,7 +70,8 @@ impl Checker {
             match (&write.ok, message.place.is_some()) {
                 (Some((line, level, event)), false) => {
                     let server = event.as_ref().map(|event| event.origin.server.as_str());
-                    let gone = server.is_some_and(|server| self.is_lost(self.names.find_server(server)));
+                    let gone = server.is_some_and(|server| self.is_lost(self.names.find_server(server)))
+                        || self.is_gone(event.as_ref());
                     if (*level > Level::Local || !gone) && !self.may_be_retired(write.message) {
                         let text = format!("{text:?}, acknowledged at {level} as write {name:?}, is lost");
                         broken.push((*line, Kind::Lost, text));
@@ -88,19 +97,20 @@ impl Checker {
         let mut told = vec![false; self.messages.len()];
         let mut broken = Vec::new();
         for (line, later) in &self.later {
-            let mut look = |message: usize| {
+            let mut look = |message: usize, key: Option<&OrderKey>| {
                 let known = &self.messages[message];
-                let gone = known.place.is_none()
+                let missing = known.place.is_none()
                     && self.has_final(known.topic)
                     && !self.is_lost(known.seen_at)
                     && !self.may_be_retired(message);
-                if gone && !std::mem::replace(&mut told[message], true) {
+                let gone = self.is_gone(key.map(|key| &key.id));
+                if missing && !gone && !std::mem::replace(&mut told[message], true) {
                     broken.push((*line, format!("{:?} was shown, and is not there at the end", known.text)));
                 }
             };
             match later {
-                Later::Saw { message, .. } => look(*message),
-                Later::Read(page) => page.entries.iter().for_each(|(message, _)| look(*message)),
+                Later::Saw { message, key, .. } => look(*message, key.as_ref()),
+                Later::Read(page) => page.entries.iter().for_each(|(message, key)| look(*message, key.as_ref())),
                 Later::Wrote { .. } | Later::Acknowledged { .. } | Later::Forget { .. } => {}
             }
         }
@@ -147,11 +157,13 @@ impl Checker {
     }
 
     /// A client saw a message, in the event given, if it is known in which. Another one may hold the message in the end,
-    /// where the first was lost with its server and the write was repeated: its clock nobody had seen then.
+    /// where the first was lost with its server and the write was repeated: its clock nobody had seen then, and where its
+    /// last copy went with a disk, it was there no longer.
     fn saw(&self, seen: &mut Seen, line: u64, message: usize, event: Option<(&EventId, Clock)>, own: bool) {
         let known = &self.messages[message];
         if let Some((place, holds, clock)) = &known.place {
             let clock = match event {
+                Some((event, _)) if Some(event) != holds.as_ref() && self.is_gone(Some(event)) => return,
                 Some((event, shown)) if Some(event) != holds.as_ref() => shown,
                 _ => *clock,
             };

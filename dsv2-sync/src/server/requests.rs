@@ -70,12 +70,16 @@ impl Server {
         }
         self.observe(now, request.clock);
         self.count_message(now, out);
-        let behind = request.ext.position.as_ref().is_some_and(|position| !self.visible().covers(position));
-        if behind && !self.planted.has(Bug::PositionIgnored) {
+        if self.is_behind(&request) && !self.planted.has(Bug::PositionIgnored) {
             self.park(now, to, request, out);
         } else {
             self.carry_out(now, to, request, out);
         }
+    }
+
+    /// Whether its client has seen what may not be shown here.
+    fn is_behind(&self, request: &Request) -> bool {
+        request.ext.position.as_ref().is_some_and(|position| !self.visible().covers(position))
     }
 
     fn carry_out(&mut self, now: Now, to: ReplyTo, request: Box<Request>, out: &mut Vec<Effect>) {
@@ -84,7 +88,7 @@ impl Server {
             | RequestBody::Channel { .. }
             | RequestBody::Publish { .. }
             | RequestBody::Message { .. } => {
-                if self.config.may_write() {
+                if self.config.may_write() || self.planted.has(Bug::LearnerWrites) {
                     self.write(now, to, request, out);
                 } else {
                     self.forward(now, to, request, out);
@@ -220,6 +224,10 @@ impl Server {
         out: &mut Vec<Effect>,
     ) {
         match (self.reads.remove(&token), result) {
+            // What was held when the question came, the disk did not take: the page lacks what the client has seen.
+            (Some(Reading::History { to, request, .. }), Ok(_)) if self.stuck.is_some() && self.is_behind(&request) => {
+                self.park(now, to, request, out);
+            }
             (
                 Some(Reading::History { to, request, stable }),
                 Ok(ReadResult::Page { mut events, next, heads, more, retired }),

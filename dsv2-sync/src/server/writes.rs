@@ -298,6 +298,10 @@ impl Server {
         match level {
             Level::Local => true,
             Level::Quorum if self.planted.has(Bug::QuorumOfHalf) => self.log.holders(event, voters) >= voters.len() / 2,
+            Level::Quorum if self.planted.has(Bug::LearnersCount) => {
+                let all = self.peers.by_name.keys().chain(voters).cloned().collect();
+                self.log.holders(event, &all) > voters.len() / 2
+            }
             Level::Quorum => self.log.holders(event, voters) > voters.len() / 2,
             Level::All => {
                 let present: BTreeSet<ServerName> = self.present_voters().cloned().collect();

@@ -145,7 +145,7 @@ impl World {
 
     /// Starts a client's process.
     pub(super) fn start_client(&mut self, index: usize) {
-        let lasting = self.config.lost_servers == 0;
+        let lasting = self.config.lost_servers == 0 && self.config.faults.server_wiped_percent == 0;
         let client = &mut self.clients[index];
         if client.up {
             return;
@@ -416,7 +416,8 @@ impl World {
             (Some(Call::Read { name, topic, end }), Ok(Answer::History(page))) => {
                 self.report.reads += 1;
                 let events = page.events.iter().map(|publication| self.entry(publication)).collect();
-                Record::Read { read: name, topic, events, end, stable: page.stable }
+                let stable = page.stable.filter(|_| self.config.keeps_final());
+                Record::Read { read: name, topic, events, end, stable }
             }
             _ => return,
         };

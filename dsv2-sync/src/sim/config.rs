@@ -17,6 +17,9 @@ pub struct SimConfig {
     pub servers: u64,
     /// Whether they are configured as voters (1 or 0), so that writes are acknowledged by a majority.
     pub voters: u64,
+    /// How many servers are there besides that are no voters, 0 to 3: they replicate, serve reads, and forward writes. None
+    /// without voters, since then every server writes.
+    pub learners: u64,
     /// How many brokers and how many proxies, at least one of each.
     pub brokers: u64,
     /// See `brokers`.
@@ -61,6 +64,9 @@ pub struct Faults {
     pub crash_every_ms: u64,
     /// The mean time that a crashed process stays down, in milliseconds.
     pub down_ms: u64,
+    /// Of a hundred crashes of a server, how many take its disk: a minority of the voters at most lacks anything at a time
+    /// that it had held before.
+    pub server_wiped_percent: u64,
     /// The mean time between crashes of some broker, proxy or reference, in milliseconds.
     pub middle_crash_every_ms: u64,
     /// Of a hundred crashes of the reference, how many take its disk.
@@ -75,6 +81,12 @@ pub struct Faults {
     pub sync_low_us: u64,
     /// The longest.
     pub sync_high_us: u64,
+    /// The mean time between disks running full, in milliseconds.
+    pub full_every_ms: u64,
+    /// The mean time until there is room again, in milliseconds.
+    pub full_ms: u64,
+    /// The mean time between syncs that fail, in milliseconds: the server concerned writes nothing until it is restarted.
+    pub sync_failure_every_ms: u64,
     /// How far a server's wall clock may be off at its start, in milliseconds.
     pub skew_ms: u64,
 }
@@ -89,6 +101,7 @@ impl Faults {
         publication_loss_ppm: 0,
         crash_every_ms: 0,
         down_ms: 100,
+        server_wiped_percent: 0,
         middle_crash_every_ms: 0,
         reference_wiped_percent: 0,
         client_crash_every_ms: 0,
@@ -96,8 +109,16 @@ impl Faults {
         partition_ms: 100,
         sync_low_us: 200,
         sync_high_us: 1_000,
+        full_every_ms: 0,
+        full_ms: 100,
+        sync_failure_every_ms: 0,
         skew_ms: 0,
     };
+
+    /// Whether disks run full or fail, so that a server may have to be started twice.
+    pub(super) fn spoils_disks(&self) -> bool {
+        self.full_every_ms > 0 || self.sync_failure_every_ms > 0
+    }
 }
 
 impl SimConfig {
@@ -108,6 +129,7 @@ impl SimConfig {
             seed,
             servers: 3,
             voters: 1,
+            learners: 0,
             brokers: 1,
             proxies: 1,
             writers: 1,
@@ -137,6 +159,7 @@ impl SimConfig {
             publication_loss_ppm: sometimes(between(1_000, 300_000), between(0, 3)),
             crash_every_ms: sometimes(between(500, 5_000), between(0, 3)),
             down_ms: between(50, 3_000),
+            server_wiped_percent: 0,
             middle_crash_every_ms: sometimes(between(1_000, 6_000), between(0, 2)),
             reference_wiped_percent: between(0, 50),
             client_crash_every_ms: sometimes(between(1_000, 6_000), between(0, 1)),
@@ -144,15 +167,19 @@ impl SimConfig {
             partition_ms: between(200, 6_000),
             sync_low_us: between(50, 500),
             sync_high_us: between(600, 20_000),
+            full_every_ms: 0,
+            full_ms: 100,
+            sync_failure_every_ms: 0,
             skew_ms: between(0, 5_000),
         };
         let servers = [1, 3, 3, 3, 5, 7][between(0, 5) as usize];
         let voters = u64::from(between(0, 3) > 0);
         let lost = between(1, 3).min((servers - 1) / 2);
-        Self {
+        let mut config = Self {
             seed,
             servers,
             voters,
+            learners: 0,
             brokers: between(1, 2),
             proxies: between(1, 2),
             writers: between(1, 3),
@@ -165,7 +192,27 @@ impl SimConfig {
             retention_ms: sometimes(between(500, 8_000), between(0, 1)) * voters,
             upkeep_percent: between(0, 20),
             faults,
+        };
+        config.learners = if voters == 1 { [0, 0, 1, 2][between(0, 3) as usize] } else { 0 };
+        config.faults.full_every_ms = sometimes(between(1_000, 6_000), between(0, 1));
+        config.faults.full_ms = between(100, 8_000);
+        config.faults.sync_failure_every_ms = sometimes(between(1_500, 8_000), between(0, 1));
+        config.faults.server_wiped_percent = sometimes(between(10, 80), between(0, 2) / 2);
+        // Only what is final may be retired, and a lost disk unmakes that. Clients of learners, and of servers with full
+        // and failed disks, may still miss that messages were retired: the one or the other, until that is mended.
+        if between(0, 1) == 0 {
+            (config.retention_bytes, config.retention_ms) = (0, 0);
+        } else if config.retention_bytes > 0 || config.retention_ms > 0 {
+            (config.learners, config.faults.server_wiped_percent) = (0, 0);
+            (config.faults.full_every_ms, config.faults.sync_failure_every_ms) = (0, 0);
         }
+        config
+    }
+
+    /// Whether what was final stays final: a server that comes back without its disk has forgotten below which clock it
+    /// had promised to write nothing.
+    pub(super) fn keeps_final(&self) -> bool {
+        self.faults.server_wiped_percent == 0
     }
 
     /// How much the simulated servers keep.
@@ -194,8 +241,9 @@ impl SimConfig {
             "servers" => (1, 7),
             "brokers" | "proxies" => (1, 4),
             "voters" => (0, 1),
+            "learners" => (0, 3),
             "writers" | "followers" => (0, 64),
-            "reference_wiped_percent" | "upkeep_percent" => (0, 100),
+            "reference_wiped_percent" | "server_wiped_percent" | "upkeep_percent" => (0, 100),
             _ => (0, 1 << 40),
         };
         if !(low..=high).contains(&value) {
@@ -221,6 +269,7 @@ impl SimConfig {
         vec![
             ("servers", &mut self.servers),
             ("voters", &mut self.voters),
+            ("learners", &mut self.learners),
             ("brokers", &mut self.brokers),
             ("proxies", &mut self.proxies),
             ("writers", &mut self.writers),
@@ -239,6 +288,7 @@ impl SimConfig {
             ("publication_loss_ppm", &mut faults.publication_loss_ppm),
             ("crash_every_ms", &mut faults.crash_every_ms),
             ("down_ms", &mut faults.down_ms),
+            ("server_wiped_percent", &mut faults.server_wiped_percent),
             ("middle_crash_every_ms", &mut faults.middle_crash_every_ms),
             ("reference_wiped_percent", &mut faults.reference_wiped_percent),
             ("client_crash_every_ms", &mut faults.client_crash_every_ms),
@@ -246,6 +296,9 @@ impl SimConfig {
             ("partition_ms", &mut faults.partition_ms),
             ("sync_low_us", &mut faults.sync_low_us),
             ("sync_high_us", &mut faults.sync_high_us),
+            ("full_every_ms", &mut faults.full_every_ms),
+            ("full_ms", &mut faults.full_ms),
+            ("sync_failure_every_ms", &mut faults.sync_failure_every_ms),
             ("skew_ms", &mut faults.skew_ms),
         ]
     }

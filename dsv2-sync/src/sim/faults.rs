@@ -25,6 +25,12 @@ impl World {
             Happening::Crash => self.crash(),
             Happening::MiddleCrash => self.crash_middle(),
             Happening::ClientCrash => self.crash_client(),
+            Happening::DiskFull => self.fill_disk(),
+            Happening::SyncFailure => self.fail_sync(),
+            Happening::Room { server } => self.nodes[server].disk.set_capacity(None),
+            Happening::Probe { server, life } => self.probe(server, life),
+            Happening::LosePatience { server, life } => self.lose_patience(server, life),
+            Happening::GaveUp { server, life } => self.gave_up(server, life),
             Happening::Restart { server } => self.start(server),
             Happening::RestartBroker { broker } => self.brokers[broker].start(),
             Happening::RestartProxy { proxy } => self.proxies[proxy].start(),
@@ -48,6 +54,9 @@ impl World {
                 self.report.crashes += 1;
                 self.tell(0, || format!("s{server}"), || "crashes".to_owned());
                 self.kill(server);
+                if self.fault_random.chance(self.config.faults.server_wiped_percent, 100) {
+                    self.wipe(server);
+                }
                 let at_us = self.down_until();
                 self.later(at_us, Happening::Restart { server });
             }
@@ -55,9 +64,30 @@ impl World {
         self.plan_fault(self.config.faults.crash_every_ms, Happening::Crash);
     }
 
+    /// A server ended by itself. Whoever looks after it starts it again.
+    fn gave_up(&mut self, server: usize, life: u64) {
+        if self.nodes[server].life == life && self.nodes[server].process.is_some() {
+            self.tell(0, || format!("s{server}"), || "ends".to_owned());
+            // After a failed sync the whole machine is started again: what the disk did not keep may still be read until
+            // then, and a store that is opened before takes it for durable.
+            let failed = self.nodes[server].process.as_ref().is_some_and(super::node::Process::has_failed);
+            if !failed && self.fault_random.chance(1, 2) {
+                self.nodes[server].process = None;
+                self.break_links_of(server);
+            } else {
+                self.kill(server);
+            }
+            self.later(self.now_us + 1_000_000, Happening::Restart { server });
+        }
+    }
+
     /// A server's power fails.
     fn kill(&mut self, server: usize) {
         self.nodes[server].crash();
+        self.break_links_of(server);
+    }
+
+    fn break_links_of(&mut self, server: usize) {
         self.network.of(server).into_iter().for_each(|connection| self.break_connection(connection));
         let links: Vec<u64> =
             self.broker_links.iter().filter(|(_, link)| link.server == server).map(|(&number, _)| number).collect();
@@ -182,15 +212,18 @@ impl World {
     fn end_faults(&mut self) {
         self.faults_on = false;
         self.network.heal();
+        self.nodes.iter().for_each(|node| node.disk.set_capacity(None));
         self.tell(0, || "world".to_owned(), || "no faults from now on".to_owned());
-        let most = (self.nodes.len().saturating_sub(1)) / 2;
-        let wanted = usize::try_from(self.config.lost_servers).unwrap_or(0).min(most);
-        while self.lost.len() < wanted {
-            let server = self.fault_random.below(self.nodes.len() as u64) as usize;
-            if self.lost.insert(server) {
+        let wanted = usize::try_from(self.config.lost_servers).unwrap_or(0);
+        let members = self.members();
+        let first = self.fault_random.below(members as u64) as usize;
+        for server in (first..first + members).map(|server| server % members) {
+            if self.lost.len() < wanted && self.may_lose(server) {
                 self.tell(0, || format!("s{server}"), || "is lost for good".to_owned());
                 self.kill(server);
                 self.record(crate::history::Record::Lost { server: super::node::name(server).to_string() });
+                self.record_gone(server);
+                self.lost.insert(server);
             }
         }
         self.look();

@@ -4,14 +4,15 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dsv2_core::{Change, Clock, Event, Feed, Now, Position, Retention, Wall};
+use dsv2_core::{Change, Clock, Event, EventId, Feed, Now, Position, Retention, Wall};
 use dsv2_store::testing::FaultyDisk;
-use dsv2_store::{Disk, EventStore, FeedCursor, JsonlConfig, JsonlStore, Limit};
+use dsv2_store::{Disk, EventStore, FeedCursor, JsonlConfig, JsonlStore, Limit, StoreError};
 
+use super::storage::{Group, Health};
 use crate::election::NodeId;
 use crate::lanes::Lanes;
 use crate::planted::{Bug, Planted};
-use crate::server::{Effect, Read, ReadResult, Replay, Saved, Server, ServerConfig};
+use crate::server::{Effect, Read, Replay, Saved, Server, ServerConfig};
 use crate::stored;
 
 /// When the simulation begins, on the wall clock of clients.
@@ -28,6 +29,12 @@ pub(super) struct Node {
     pub(super) process: Option<Process>,
     /// What is on its disk for certain.
     pub(super) durable: Position,
+    /// What was on disks that it lost.
+    pub(super) owed: Position,
+    /// The lives that wrote to its present disk.
+    pub(super) lives: Vec<u64>,
+    /// How many disks it lost.
+    pub(super) wipes: u64,
     /// Its rank, as its disk has it.
     pub(super) rank: Option<u64>,
     /// Its connections to the proxies, on which it publishes; they break without a trace and are there again.
@@ -44,13 +51,20 @@ pub(super) struct Process {
     /// Commits whose sync is under way or waits for it, and the metadata they carry.
     pub(super) uncommitted: Vec<(u64, Vec<Change>, Option<Saved>)>,
     pub(super) syncing: bool,
-    /// What the sync that is under way will make durable.
-    written: (u64, Option<Saved>),
+    /// What the sync that is under way, or a full disk, is to make durable.
+    pub(super) group: Group,
+    pub(super) health: Health,
+    /// A planted bug takes what failed for durable.
+    pub(super) lies: bool,
+    /// The machine was told that the disk takes nothing.
+    pub(super) stuck: bool,
+    /// Until when answers may wait for a disk that takes nothing.
+    pub(super) patience_us: Option<u64>,
     /// The last commit that was given out, and the last one that is durable.
     pub(super) issued: u64,
-    committed: u64,
+    pub(super) committed: u64,
     /// Reads that wait for what was committed before them, as the driver's storage thread has it.
-    reads: Vec<(u64, u64, Read)>,
+    pub(super) reads: Vec<(u64, u64, Read)>,
     /// When it will be woken.
     pub(super) armed_us: u64,
     /// Up to here it said that nothing would be inserted.
@@ -66,6 +80,9 @@ impl Node {
             life: 0,
             process: None,
             durable: Position::default(),
+            owed: Position::default(),
+            lives: Vec::new(),
+            wipes: 0,
             rank: None,
             published: Vec::new(),
             shown: Clock::ZERO,
@@ -86,14 +103,19 @@ impl Node {
         retention: Retention,
         random: u64,
         planted: Planted,
-    ) -> Result<bool, String> {
-        let node = 1 + self.index as u128;
+    ) -> Result<bool, StoreError> {
+        // A new disk is a new node.
+        let node = 1 + self.index as u128 + 100 * u128::from(self.wipes);
         let config = JsonlConfig { node, segment_bytes: 4_096 };
-        let mut store = JsonlStore::open(Arc::new(self.disk.clone()), config)
-            .map_err(|e| format!("start of server {}: {e}", self.index))?;
+        let mut store = JsonlStore::open(Arc::new(self.disk.clone()), config)?;
         let from_snapshot = store.snapshot_position().is_some();
         let reused = planted.has(Bug::IdentityReused);
-        let incarnation = if reused { 1 } else { random };
+        let incarnation = match (reused, planted.has(Bug::LivesCounted)) {
+            (true, _) => 1,
+            (_, true) => 1 + self.lives.len() as u64,
+            _ => random,
+        };
+        self.lives.push(incarnation);
         let mut config = ServerConfig::new(name(self.index), NodeId(store.meta().node), incarnation);
         stored::configure(&mut config, &store);
         config.seed = random;
@@ -101,17 +123,14 @@ impl Node {
         config.address = Some(format!("sim:{}", self.index));
         config.retention = retention;
         config.timing.retention = Duration::from_millis(300);
-        let failed = |e| format!("replay of server {}: {e}", self.index);
-        let mut replay = stored::replay(&config.name, &mut store).map_err(failed)?;
+        let mut replay = stored::replay(&config.name, &mut store)?;
         if reused {
             replay = Replay::new(config.name.clone(), config.floors);
-            store
-                .replay(&mut |event| {
-                    if event.id.origin.server != config.name {
-                        replay.apply(&event);
-                    }
-                })
-                .map_err(failed)?;
+            store.replay(&mut |event| {
+                if event.id.origin.server != config.name {
+                    replay.apply(&event);
+                }
+            })?;
         }
         if planted.has(Bug::ClocksReused) || reused {
             config.clock_limit = Clock::ZERO;
@@ -128,7 +147,11 @@ impl Node {
             lanes: Lanes::default(),
             uncommitted: Vec::new(),
             syncing: false,
-            written: (0, None),
+            group: Group::default(),
+            health: Health::Good,
+            lies: false,
+            stuck: false,
+            patience_us: None,
             issued: 0,
             committed: 0,
             reads: Vec::new(),
@@ -150,6 +173,21 @@ impl Node {
         made.map(|_| false).map_err(|e| format!("a snapshot of server {}: {e}", self.index))
     }
 
+    /// Its disk is lost with all that it holds; it comes back as a new server under its old name.
+    pub(super) fn wipe(&mut self, seed: u64) {
+        self.owed.merge(&self.durable);
+        self.durable = Position::default();
+        self.disk = FaultyDisk::new(seed);
+        self.wipes += 1;
+        self.lives.clear();
+        (self.rank, self.shown) = (None, Clock::ZERO);
+    }
+
+    /// Whether an event is on its disk, or was on one that it lost.
+    pub(super) fn has_held(&self, event: &EventId) -> bool {
+        self.durable.contains(event) || self.owed.contains(event)
+    }
+
     /// The power fails: only what was synced, and perhaps more, is left.
     pub(super) fn crash(&mut self) {
         self.process = None;
@@ -163,70 +201,6 @@ pub(super) fn name(index: usize) -> dsv2_core::ServerName {
 }
 
 impl Process {
-    /// Begins a sync: writes all commits so far, which a crash from now on may or may not take.
-    pub(super) fn write(&mut self) -> Result<(), String> {
-        self.syncing = true;
-        for (commit, mut changes, save) in std::mem::take(&mut self.uncommitted) {
-            self.store.change(&mut changes).map_err(|e| e.to_string())?;
-            self.written = (commit, save.or(self.written.1.take()));
-        }
-        Ok(())
-    }
-
-    /// The sync ends: what was written when it began is durable.
-    pub(super) fn sync(&mut self, planted: Planted) -> Result<Option<Saved>, String> {
-        self.syncing = false;
-        if !planted.has(Bug::SyncSkipped) {
-            self.store.sync().map_err(|e| e.to_string())?;
-        }
-        let (commit, saved) = std::mem::take(&mut self.written);
-        if let Some(saved) = &saved {
-            stored::remember(&mut self.store, saved).map_err(|e| e.to_string())?;
-        }
-        self.lanes.committed(commit);
-        self.committed = self.committed.max(commit);
-        Ok(saved)
-    }
-
-    /// Takes a read; yields it where it need not wait.
-    pub(super) fn queue_read(&mut self, token: u64, read: Read) -> Option<(u64, Read)> {
-        if self.issued <= self.committed {
-            return Some((token, read));
-        }
-        self.reads.push((self.issued, token, read));
-        None
-    }
-
-    /// The reads that need not wait any longer.
-    pub(super) fn due_reads(&mut self) -> Vec<(u64, Read)> {
-        let committed = self.committed;
-        if self.reads.is_empty() {
-            return Vec::new();
-        }
-        let (due, waiting) = std::mem::take(&mut self.reads).into_iter().partition(|(commit, ..)| *commit <= committed);
-        self.reads = waiting;
-        let due: Vec<(u64, u64, Read)> = due;
-        due.into_iter().map(|(_, token, read)| (token, read)).collect()
-    }
-
-    pub(super) fn read(&self, read: Read) -> Result<ReadResult, String> {
-        let (feed, cursor, limit) = match read {
-            Read::Range { origin, from, limit } => {
-                let range = self.store.range(&origin, from, Limit::events(limit)).map_err(|e| e.to_string())?;
-                return Ok(ReadResult::Range { events: range.events, upto: range.upto });
-            }
-            Read::Floors { retention, now } => {
-                let floors = self.store.floors_for(&retention, now);
-                return Ok(ReadResult::Floors(floors, self.store.vector().clone()));
-            }
-            Read::After { feed, position, limit } => (feed, FeedCursor::After(position), limit),
-            Read::Before { feed, key, limit } => (feed, FeedCursor::Before(key), limit),
-        };
-        let page = self.store.read(&feed, cursor, Limit::events(limit)).map_err(|e| e.to_string())?;
-        let dsv2_store::Page { events, next, heads, more, retired } = page;
-        Ok(ReadResult::Page { events, next, heads, more, retired })
-    }
-
     /// A whole feed as a client would see it: in the total order, twins left out.
     pub(super) fn history(&self, feed: &Feed) -> Result<Vec<Event>, String> {
         let mut events = self.history_after(feed, Position::default(), usize::MAX)?;

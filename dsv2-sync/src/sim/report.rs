@@ -30,6 +30,20 @@ pub struct SimReport {
     pub twins: u64,
     /// Crashes of servers.
     pub crashes: u64,
+    /// Crashes of servers that took their disks.
+    pub wipes: u64,
+    /// Disks that ran full, as their servers noticed.
+    pub full_disks: u64,
+    /// Writes that servers refused because of that.
+    pub refused_full: u64,
+    /// Pages of history that servers answered although their disks took nothing.
+    pub stuck_reads: u64,
+    /// Disks that failed, as their servers noticed.
+    pub failed_disks: u64,
+    /// Events whose last copy went with a disk, acknowledged at `local` at most.
+    pub gone: u64,
+    /// Writes that learners handed to voters.
+    pub forwards: u64,
     /// Crashes of brokers, proxies, the reference and clients.
     pub other_crashes: u64,
     /// Partitions.
@@ -68,6 +82,13 @@ impl SimReport {
             ("reads", self.reads),
             ("twins", self.twins),
             ("crashes", self.crashes),
+            ("wipes", self.wipes),
+            ("full_disks", self.full_disks),
+            ("refused_full", self.refused_full),
+            ("stuck_reads", self.stuck_reads),
+            ("failed_disks", self.failed_disks),
+            ("gone", self.gone),
+            ("forwards", self.forwards),
             ("other_crashes", self.other_crashes),
             ("partitions", self.partitions),
             ("breaks", self.breaks),
@@ -93,6 +114,13 @@ impl SimReport {
         self.reads += other.reads;
         self.twins += other.twins;
         self.crashes += other.crashes;
+        self.wipes += other.wipes;
+        self.full_disks += other.full_disks;
+        self.refused_full += other.refused_full;
+        self.stuck_reads += other.stuck_reads;
+        self.failed_disks += other.failed_disks;
+        self.gone += other.gone;
+        self.forwards += other.forwards;
         self.other_crashes += other.other_crashes;
         self.partitions += other.partitions;
         self.breaks += other.breaks;
@@ -114,6 +142,12 @@ impl SimReport {
             ("acknowledged writes", self.acknowledged, 2_000),
             ("deliveries", self.delivered, 2_000),
             ("crashes of servers", self.crashes, 50),
+            ("disks lost by servers", self.wipes, 4),
+            ("disks that ran full", self.full_disks, 10),
+            ("writes refused by full disks", self.refused_full, 2),
+            ("reads from disks that took nothing", self.stuck_reads, 5),
+            ("disks that failed", self.failed_disks, 8),
+            ("writes forwarded by learners", self.forwards, 200),
             ("crashes of other processes", self.other_crashes, 50),
             ("partitions", self.partitions, 25),
             ("repairs", self.repairs, 25),

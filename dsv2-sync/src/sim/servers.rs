@@ -2,12 +2,18 @@
 
 use dsv2_core::{Change, Limits, Machine, Reply, ReplyBody, Request, Service};
 
+use dsv2_store::StoreError;
+
 use super::node::{Node, Process};
+use super::storage::Health;
 use super::world::{DEAD_AFTER_US, Happening, REDIAL_US, World, between};
 use crate::link::LinkMessage;
 use crate::planted::Bug;
 use crate::reference::{ReferenceEffect, ReferenceInput};
 use crate::server::{Effect, Input, Lane, LinkId, Note, Outgoing, Read};
+
+/// How long the answer to a read takes.
+const READ_US: u64 = 10;
 
 impl World {
     pub(super) fn start(&mut self, server: usize) {
@@ -18,7 +24,11 @@ impl World {
         let retention = self.config.retention();
         match self.nodes[server].start(self.now_us, &self.voters, retention, random, self.planted) {
             Ok(from_snapshot) => self.report.snapshot_starts += u64::from(from_snapshot),
-            Err(why) => return self.broken(why),
+            // A new data directory needs room to begin, and recovery a disk that keeps what it is given.
+            Err(StoreError::Full { .. } | StoreError::Io { .. }) if self.config.faults.spoils_disks() => {
+                return self.later(self.now_us + 1_000_000, Happening::Restart { server });
+            }
+            Err(why) => return self.broken(format!("server {server} does not start: {why}")),
         }
         self.check_clock(server);
         let life = self.nodes[server].life;
@@ -58,7 +68,12 @@ impl World {
         let Some(process) = &mut node.process else { return };
         let mut effects = std::mem::take(&mut self.turn);
         let flushes = matches!(input, Input::Flush);
-        if may_append(&input) {
+        let stuck = match input {
+            Input::Stuck { .. } => Some(true),
+            Input::Unstuck => Some(false),
+            _ => None,
+        };
+        if self.config.keeps_final() && may_append(&input) {
             process.promised = process.promised.max(process.machine.stable().unwrap_or_default());
         }
         process.machine.step(now, input, &mut effects);
@@ -66,6 +81,13 @@ impl World {
             process.machine.step(now, Input::Flush, &mut effects);
         }
         let inserted = inserted(process, &effects);
+        match stuck {
+            Some(stuck) => process.stuck = stuck,
+            None if process.stuck && effects.iter().any(|effect| matches!(effect, Effect::Append(_))) => {
+                self.report.violations.push(format!("server {server} writes although its disk takes nothing"));
+            }
+            None => {}
+        }
         let bug = self.planted;
         let mut free = std::mem::take(&mut self.free_effects);
         collect(process, &mut effects, &mut free, |effect| match effect {
@@ -87,9 +109,9 @@ impl World {
     }
 
     /// Writes what was committed; its sync ends some time later, and covers what was written when it began.
-    fn start_sync(&mut self, server: usize, life: u64) {
+    pub(super) fn start_sync(&mut self, server: usize, life: u64) {
         let Some(process) = &mut self.nodes[server].process else { return };
-        if process.syncing || process.uncommitted.is_empty() {
+        if !process.is_due(self.now_us) {
             return;
         }
         let told = self.trace.is_told();
@@ -108,8 +130,8 @@ impl World {
             };
             self.trace.tell(self.now_us, 6, &format!("s{server}"), &what);
         }
-        if let Err(why) = process.write() {
-            return self.broken(format!("server {server} cannot write: {why}"));
+        if let Err(error) = process.write() {
+            return self.disk_refused(server, life, &error);
         }
         let faults = &self.config.faults;
         let sync_us = between(&mut self.net_random, (faults.sync_low_us, faults.sync_high_us));
@@ -133,9 +155,16 @@ impl World {
         let Some(process) = &mut node.process else { return };
         let saved = match process.sync(planted) {
             Ok(saved) => saved,
-            Err(why) => return self.broken(format!("server {server} cannot sync: {why}")),
+            Err(error) => return self.disk_refused(server, life, &error),
         };
-        node.durable.merge(dsv2_store::EventStore::vector(&process.store));
+        let room = matches!(process.health, Health::Full(_));
+        if room {
+            process.health = Health::Good;
+            process.patience_us = None;
+        }
+        if !process.lies {
+            node.durable.merge(dsv2_store::EventStore::vector(&process.store));
+        }
         let reads = process.due_reads();
         let mut free = Vec::new();
         while let Some(effect) = process.lanes.next() {
@@ -146,6 +175,10 @@ impl World {
         if let Some(saved) = saved {
             self.nodes[server].rank = saved.rank;
             self.input(server, life, Input::Saved(saved));
+        }
+        if room {
+            // Behind the answers to reads that found none.
+            self.later(self.now_us + READ_US, Happening::Input { server, life, input: Box::new(Input::Unstuck) });
         }
         self.keep_up(server);
         // What was committed meanwhile waits for a sync of its own.
@@ -159,15 +192,18 @@ impl World {
             let compact = self.load_random.chance(1, 2);
             match self.nodes[server].keep_up(compact) {
                 Ok(changed) => self.report.compactions += u64::from(changed),
+                // It is tried again, as it is where a disk is full or fails.
+                Err(_) if self.config.faults.spoils_disks() => {}
                 Err(why) => self.broken(why),
             }
         }
     }
 
-    fn carry_out(&mut self, server: usize, life: u64, effect: Effect) {
+    pub(super) fn carry_out(&mut self, server: usize, life: u64, effect: Effect) {
         match effect {
             Effect::Reply { to, reply, .. } => {
                 self.tell(7, || format!("s{server}"), || format!("the reply leaves: {}", answer(&reply.body)));
+                self.count_stuck(server, &reply.body);
                 self.reply(server, to, &reply);
             }
             Effect::Link { to, message, .. } => self.send_all(server, to, &message),
@@ -195,16 +231,20 @@ impl World {
             }
             Effect::Publish(outgoing) => self.publish(server, outgoing),
             Effect::Ready(ready) => self.tell_ready(server, ready),
+            // The reference takes a server with a new disk for another one of its name, until it has forgotten the old.
+            Effect::Fatal(_) if self.nodes[server].wipes > 0 => {
+                self.later(self.now_us, Happening::GaveUp { server, life })
+            }
             Effect::Fatal(why) => self.broken(format!("server {server} gave up: {why}")),
             Effect::Log(note) => self.note(server, note),
             Effect::Drained | Effect::Append(_) | Effect::Skip { .. } | Effect::Retire { .. } | Effect::Save(_) => {}
         }
     }
 
-    fn read(&mut self, server: usize, life: u64, token: u64, read: Read) {
+    pub(super) fn read(&mut self, server: usize, life: u64, token: u64, read: Read) {
         let Some(process) = &self.nodes[server].process else { return };
         let result = process.read(read);
-        let at = self.now_us + 10;
+        let at = self.now_us + READ_US;
         self.later(at, Happening::Input { server, life, input: Box::new(Input::Read { token, result }) });
     }
 
@@ -238,6 +278,7 @@ impl World {
                     return;
                 }
             }
+            LinkMessage::Forward { .. } => self.report.forwards += 1,
             LinkMessage::Events { events } => {
                 self.tell(
                     7,

@@ -29,9 +29,11 @@ pub fn shrink(config: &SimConfig, runs: usize, mut fails: impl FnMut(&SimConfig)
 }
 
 /// Whole kinds of trouble first, then how much of the rest.
-const ORDER: [&str; 20] = [
+const ORDER: [&str; 24] = [
     "crash_every_ms",
     "partition_every_ms",
+    "full_every_ms",
+    "sync_failure_every_ms",
     "middle_crash_every_ms",
     "client_crash_every_ms",
     "link_break_ppm",
@@ -41,8 +43,10 @@ const ORDER: [&str; 20] = [
     "upkeep_percent",
     "retention_ms",
     "retention_bytes",
+    "server_wiped_percent",
     "reference_wiped_percent",
     "skew_ms",
+    "learners",
     "servers",
     "followers",
     "writers",
@@ -60,7 +64,7 @@ fn value_of(config: &SimConfig, name: &str) -> u64 {
 fn candidates(name: &str, value: u64) -> Vec<u64> {
     match name {
         "servers" => [1, 3, 5].into_iter().filter(|&fewer| fewer < value).collect(),
-        "followers" | "writers" => (0..value).collect(),
+        "followers" | "writers" | "learners" => (0..value).collect(),
         "brokers" | "proxies" => (1..value).collect(),
         "writes" | "faults_ms" => {
             [value / 4, value / 2, value * 3 / 4].into_iter().filter(|&less| less < value).collect()

@@ -56,6 +56,12 @@ pub(super) enum Happening {
     Crash,
     MiddleCrash,
     ClientCrash,
+    DiskFull,
+    SyncFailure,
+    Room { server: usize },
+    Probe { server: usize, life: u64 },
+    LosePatience { server: usize, life: u64 },
+    GaveUp { server: usize, life: u64 },
     Restart { server: usize },
     RestartBroker { broker: usize },
     RestartProxy { proxy: usize },
@@ -138,8 +144,10 @@ impl World {
         };
         let count = |number: u64| usize::try_from(number).unwrap_or(1);
         let servers = count(config.servers);
-        let nodes =
-            (0..servers).map(|index| Node::new(index, config.seed ^ index as u64, skew_us(&mut skews))).collect();
+        let learners = if config.voters > 0 { count(config.learners) } else { 0 };
+        let nodes = (0..servers + learners)
+            .map(|index| Node::new(index, config.seed ^ index as u64, skew_us(&mut skews)))
+            .collect();
         let voters = if config.voters > 0 { (0..servers).map(name).collect() } else { BTreeSet::new() };
         Self {
             end_us: (config.faults_ms + config.drain_ms) * 1_000,
@@ -221,6 +229,8 @@ impl World {
         (0..self.clients.len()).for_each(|client| self.start_client(client));
         let faults = self.config.faults;
         self.plan_fault(faults.crash_every_ms, Happening::Crash);
+        self.plan_fault(faults.full_every_ms, Happening::DiskFull);
+        self.plan_fault(faults.sync_failure_every_ms, Happening::SyncFailure);
         self.plan_fault(faults.middle_crash_every_ms, Happening::MiddleCrash);
         self.plan_fault(faults.client_crash_every_ms, Happening::ClientCrash);
         self.plan_fault(faults.partition_every_ms, Happening::Partition);
