@@ -35,6 +35,7 @@ enum Tool {
     Import(import::ImportArgs),
     Snapshot(upkeep::SnapshotArgs),
     Compact(upkeep::CompactArgs),
+    Retire(upkeep::RetireArgs),
     Sim(sim::SimArgs),
     Check(check::CheckArgs),
 }
@@ -66,6 +67,7 @@ pub async fn tool(args: ToolArgs) -> Result<(), Error> {
         Tool::Import(args) => import::import(&args),
         Tool::Snapshot(args) => upkeep::snapshot(&args),
         Tool::Compact(args) => upkeep::compact(&args),
+        Tool::Retire(args) => upkeep::retire(&args),
         Tool::Sim(args) => sim::sim(&args),
         Tool::Check(args) => check::check(&args),
     }

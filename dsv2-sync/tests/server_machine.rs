@@ -1,5 +1,6 @@
 //! The server machine by itself, against scripted peers: what the simulator's worlds make too rarely.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -74,6 +75,7 @@ impl Bench {
             address: None,
             clock: Clock::ZERO,
             durable,
+            departed: BTreeSet::new(),
         }
     }
 

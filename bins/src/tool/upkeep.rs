@@ -1,4 +1,4 @@
-//! `dsv2 snapshot` and `dsv2 compact`: what servers do by themselves, for data directories that are at rest.
+//! `dsv2 snapshot`, `dsv2 compact`, `dsv2 retire`: upkeep of data directories that are at rest.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -45,6 +45,48 @@ pub(super) struct CompactArgs {
     /// Says it as JSON, one object a directory and a line.
     #[arg(long)]
     json: bool,
+}
+
+/// Declares a voter gone for good: what is final, and so retention, no longer waits for it.
+///
+/// Say it in the data directory of one other server, which is stopped; started again, that one tells all the others. The
+/// voter that is gone still counts where a majority is needed, as one that never answers, until all servers are
+/// started with another list. It cannot be taken back: a server of that name is refused from then on, and may come back
+/// under another name, with an empty directory.
+#[derive(Args, Debug)]
+pub(super) struct RetireArgs {
+    /// The voter that is gone.
+    #[arg(value_name = "SERVER")]
+    server: ServerName,
+    /// The data directory of another server.
+    #[arg(value_name = "DATA-DIR")]
+    dir: PathBuf,
+    /// Says it as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn retire(args: &RetireArgs) -> Result<(), Error> {
+    if !args.dir.join("meta.json").is_file() {
+        return Err(Error::Store(format!(
+            "{} is no server's data directory: there is no meta.json in it",
+            args.dir.display()
+        )));
+    }
+    let mut store = open(&args.dir)?;
+    let mut meta = store.meta().clone();
+    if meta.name.as_ref() == Some(&args.server) {
+        let text =
+            format!("{} is {}'s own directory: say it in that of a server that stays", args.dir.display(), args.server);
+        return Err(Error::Usage(text));
+    }
+    let new = meta.departed.insert(args.server.clone());
+    store.save_meta(&meta)?;
+    let by = meta.name.map_or_else(|| "this server".to_owned(), |name| name.to_string());
+    if args.json {
+        return output::object(&json!({"retired": args.server.as_str(), "told_by": by, "new": new}));
+    }
+    output::line(&format!("{} is declared gone for good; start {by}, which tells the others", args.server))
 }
 
 pub(super) fn snapshot(args: &SnapshotArgs) -> Result<(), Error> {

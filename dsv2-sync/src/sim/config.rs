@@ -36,6 +36,8 @@ pub struct SimConfig {
     pub drain_ms: u64,
     /// How many servers, always a minority, are lost for good when the faults end.
     pub lost_servers: u64,
+    /// Whether an operator then declares them gone for good (1 or 0).
+    pub retire_lost: u64,
     /// How many bytes of each kind of messages are kept; 0 for all. Needs voters.
     pub retention_bytes: u64,
     /// How long messages are kept, in milliseconds; 0 for ever. Needs voters.
@@ -138,6 +140,7 @@ impl SimConfig {
             faults_ms: 3_000,
             drain_ms: 60_000,
             lost_servers: 0,
+            retire_lost: 0,
             retention_bytes: 0,
             retention_ms: 0,
             upkeep_percent: 0,
@@ -188,6 +191,7 @@ impl SimConfig {
             faults_ms: between(2_000, 12_000),
             drain_ms: 90_000,
             lost_servers: if voters == 1 && between(0, 4) == 0 { lost } else { 0 },
+            retire_lost: seed % 2,
             retention_bytes: sometimes(between(500, 6_000), between(0, 2)) * voters,
             retention_ms: sometimes(between(500, 8_000), between(0, 1)) * voters,
             upkeep_percent: between(0, 20),
@@ -240,7 +244,7 @@ impl SimConfig {
         let (low, high) = match name {
             "servers" => (1, 7),
             "brokers" | "proxies" => (1, 4),
-            "voters" => (0, 1),
+            "voters" | "retire_lost" => (0, 1),
             "learners" => (0, 3),
             "writers" | "followers" => (0, 64),
             "reference_wiped_percent" | "server_wiped_percent" | "upkeep_percent" => (0, 100),
@@ -278,6 +282,7 @@ impl SimConfig {
             ("faults_ms", &mut self.faults_ms),
             ("drain_ms", &mut self.drain_ms),
             ("lost_servers", &mut self.lost_servers),
+            ("retire_lost", &mut self.retire_lost),
             ("retention_bytes", &mut self.retention_bytes),
             ("retention_ms", &mut self.retention_ms),
             ("upkeep_percent", &mut self.upkeep_percent),

@@ -1,5 +1,8 @@
 //! What goes wrong: processes that die and come back, and partitions.
 
+use std::collections::BTreeSet;
+
+use super::node::name;
 use super::world::{DEAD_AFTER_US, Happening, World, between};
 use crate::reference::{Reference, ReferenceConfig};
 
@@ -209,6 +212,20 @@ impl World {
     }
 
     /// From now on nothing goes wrong any more. A minority of the servers may be lost for good.
+    /// An operator declares the lost servers gone for good: at one that stays, which is started again.
+    fn retire_lost(&mut self) {
+        let departed: BTreeSet<dsv2_core::ServerName> = self.lost.iter().map(|&server| name(server)).collect();
+        let at = (0..self.members()).find(|server| !self.lost.contains(server));
+        let Some(server) = at.filter(|_| self.config.retire_lost > 0 && !departed.is_empty()) else { return };
+        self.tell(0, || format!("s{server}"), || "is told who is gone for good".to_owned());
+        self.kill(server);
+        self.departed = departed;
+        match self.nodes[server].declare(&self.departed) {
+            Ok(()) => self.start(server),
+            Err(why) => self.broken(why),
+        }
+    }
+
     fn end_faults(&mut self) {
         self.faults_on = false;
         self.network.heal();
@@ -226,6 +243,7 @@ impl World {
                 self.lost.insert(server);
             }
         }
+        self.retire_lost();
         self.look();
     }
 }

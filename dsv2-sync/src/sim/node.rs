@@ -161,6 +161,15 @@ impl Node {
         Ok(from_snapshot)
     }
 
+    /// An operator says, in its directory, who is gone for good. No process runs on it.
+    pub(super) fn declare(&mut self, departed: &BTreeSet<dsv2_core::ServerName>) -> Result<(), String> {
+        let config = JsonlConfig { node: 1 + self.index as u128, segment_bytes: 4_096 };
+        let failed = |e| format!("the directory of server {}: {e}", self.index);
+        let mut store = JsonlStore::open(Arc::new(self.disk.clone()), config).map_err(failed)?;
+        let meta = dsv2_store::Meta { departed: departed.clone(), ..store.meta().clone() };
+        store.save_meta(&meta).map_err(failed)
+    }
+
     /// What a server does beside its commits: a step of compaction, or a snapshot. Yields whether compaction changed a
     /// file.
     pub(super) fn keep_up(&mut self, compact: bool) -> Result<bool, String> {

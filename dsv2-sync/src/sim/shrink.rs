@@ -29,7 +29,7 @@ pub fn shrink(config: &SimConfig, runs: usize, mut fails: impl FnMut(&SimConfig)
 }
 
 /// Whole kinds of trouble first, then how much of the rest.
-const ORDER: [&str; 24] = [
+const ORDER: [&str; 25] = [
     "crash_every_ms",
     "partition_every_ms",
     "full_every_ms",
@@ -39,6 +39,7 @@ const ORDER: [&str; 24] = [
     "link_break_ppm",
     "broker_break_ppm",
     "publication_loss_ppm",
+    "retire_lost",
     "lost_servers",
     "upkeep_percent",
     "retention_ms",

@@ -97,6 +97,8 @@ pub(super) struct World {
     pub(super) network: Network,
     pub(super) broker_links: BTreeMap<u64, BrokerLink>,
     pub(super) voters: BTreeSet<dsv2_core::ServerName>,
+    /// Those of them that an operator declared gone.
+    pub(super) departed: BTreeSet<dsv2_core::ServerName>,
     /// Servers that are lost for good.
     pub(super) lost: BTreeSet<usize>,
     /// When, and in which slot; among those of one time the order is that of planning.
@@ -161,6 +163,7 @@ impl World {
             ranks: Vec::new(),
             kept_ranks: None,
             voters,
+            departed: BTreeSet::new(),
             lost: BTreeSet::new(),
             network: Network::default(),
             broker_links: BTreeMap::new(),
