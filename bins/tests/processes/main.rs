@@ -24,6 +24,7 @@ mod seed;
 #[cfg(target_os = "linux")]
 mod slow_disk;
 mod tools;
+mod upkeep;
 mod verdict;
 #[cfg(target_os = "linux")]
 mod watch;
