@@ -10,6 +10,7 @@ use dsv2_store::testing::{Call, Fault};
 use dsv2_store::{EventStore, StoreError};
 
 use super::node::Process;
+use super::servers::READ_US;
 use super::storage::PROBE_US;
 use super::world::{Happening, World, between};
 use crate::history::Record;
@@ -137,7 +138,7 @@ impl World {
         }
         let durable = self.nodes[server].durable.clone();
         let input = Box::new(Input::Stuck { durable, why });
-        self.later(now_us, Happening::Input { server, life, input });
+        self.later(now_us + READ_US, Happening::Input { server, life, input });
         self.later(now_us + patience_us, Happening::LosePatience { server, life });
     }
 

@@ -12,8 +12,8 @@ use crate::planted::Bug;
 use crate::reference::{ReferenceEffect, ReferenceInput};
 use crate::server::{Effect, Input, Lane, LinkId, Note, Outgoing, Read};
 
-/// How long the answer to a read takes.
-const READ_US: u64 = 10;
+/// How long what the storage thread tells takes: it arrives in order.
+pub(super) const READ_US: u64 = 10;
 
 impl World {
     pub(super) fn start(&mut self, server: usize) {
@@ -177,7 +177,6 @@ impl World {
             self.input(server, life, Input::Saved(saved));
         }
         if room {
-            // Behind the answers to reads that found none.
             self.later(self.now_us + READ_US, Happening::Input { server, life, input: Box::new(Input::Unstuck) });
         }
         self.keep_up(server);
