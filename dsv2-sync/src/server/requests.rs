@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use dsv2_core::{
-    Clock, ClockReport, Code, Failure, HistoryPage, HistoryQuery, HistorySpan, Mono, Now, PeerReport, ReplyBody,
+    Clock, ClockReport, Code, Event, Failure, HistoryPage, HistoryQuery, HistorySpan, Mono, Now, PeerReport, ReplyBody,
     Request, RequestBody, StatusReport, Subject,
 };
 
@@ -14,6 +14,7 @@ use crate::clock_sync::ClockSync;
 use crate::guard::is_plausible;
 use crate::planted::Bug;
 use crate::replication::ReplicationLog;
+use crate::state::Lookup;
 
 /// Requests that wait for events which their client has seen elsewhere.
 #[derive(Debug, Default)]
@@ -232,7 +233,13 @@ impl Server {
                 Some(Reading::History { to, request, stable }),
                 Ok(ReadResult::Page { mut events, next, heads, more, retired }),
             ) => {
-                events.retain(|event| self.planted.has(Bug::TwinShown) || !self.state.is_twin(&event.id));
+                // The event that counts may have come after the page was read: then its twin stands for it there.
+                let counts = |event: &Event| match self.state.lookup(&event.message_id, &event.body) {
+                    Lookup::Same(counts) => heads.contains(&counts),
+                    _ => true,
+                };
+                let is_shown = |event: &Event| !self.state.is_twin(&event.id) || !counts(event);
+                events.retain(|event| self.planted.has(Bug::TwinShown) || is_shown(event));
                 let events = HistoryPage::publications(&events);
                 let stable = stable.filter(|_| self.stuck.is_none());
                 let page = HistoryPage { events, next, heads, more, stable, retired };
