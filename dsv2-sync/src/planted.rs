@@ -77,8 +77,6 @@ pub enum Bug {
     ForgottenExecuted,
     /// Readers are not told of what was retired before they came.
     RetiredUntold,
-    /// A server counts its lives on its disk instead of drawing a number for each.
-    LivesCounted,
     /// A server takes nothing that an earlier life of its own wrote.
     OwnLivesRefused,
     /// The level `quorum` counts servers that are no voters.
@@ -120,7 +118,6 @@ impl Bug {
         Self::RetiredTooSoon,
         Self::ForgottenExecuted,
         Self::RetiredUntold,
-        Self::LivesCounted,
         Self::OwnLivesRefused,
         Self::LearnersCount,
         Self::LearnerWrites,

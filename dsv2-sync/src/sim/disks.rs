@@ -119,10 +119,18 @@ impl World {
             process.failed(&node.durable);
             Some((Stuck::Failed(error.to_string()), 0))
         };
+        if let Some((why, patience_us)) = why {
+            self.tell_stuck(server, life, why, patience_us, error);
+        }
+        // Reads that waited for the sync are answered behind that.
         let process = self.nodes[server].process.as_mut();
         let reads = process.map(Process::due_reads).unwrap_or_default();
         reads.into_iter().for_each(|(token, read)| self.read(server, life, token, read));
-        let Some((why, patience_us)) = why else { return };
+    }
+
+    /// The machine is told that its disk takes nothing.
+    fn tell_stuck(&mut self, server: usize, life: u64, why: Stuck, patience_us: u64, error: &StoreError) {
+        let now_us = self.now_us;
         self.tell(0, || format!("s{server}"), || format!("its disk takes nothing: {error}"));
         match why {
             Stuck::Full => self.report.full_disks += 1,

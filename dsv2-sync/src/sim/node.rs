@@ -110,11 +110,7 @@ impl Node {
         let mut store = JsonlStore::open(Arc::new(self.disk.clone()), config)?;
         let from_snapshot = store.snapshot_position().is_some();
         let reused = planted.has(Bug::IdentityReused);
-        let incarnation = match (reused, planted.has(Bug::LivesCounted)) {
-            (true, _) => 1,
-            (_, true) => 1 + self.lives.len() as u64,
-            _ => random,
-        };
+        let incarnation = if reused { 1 } else { random };
         self.lives.push(incarnation);
         let mut config = ServerConfig::new(name(self.index), NodeId(store.meta().node), incarnation);
         stored::configure(&mut config, &store);
