@@ -211,7 +211,6 @@ impl World {
         self.plan_fault(self.config.faults.partition_every_ms, Happening::Partition);
     }
 
-    /// From now on nothing goes wrong any more. A minority of the servers may be lost for good.
     /// An operator declares the lost servers gone for good: at one that stays, which is started again.
     fn retire_lost(&mut self) {
         let departed: BTreeSet<dsv2_core::ServerName> = self.lost.iter().map(|&server| name(server)).collect();
@@ -226,6 +225,7 @@ impl World {
         }
     }
 
+    /// From now on nothing goes wrong any more. A minority of the servers may be lost for good.
     fn end_faults(&mut self) {
         self.faults_on = false;
         self.network.heal();
