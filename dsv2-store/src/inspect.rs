@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use dsv2_core::Origin;
+use dsv2_core::{Floors, Origin};
 
 use crate::disk::Disk;
 use crate::error::StoreError;
@@ -10,6 +10,7 @@ use crate::jsonl::files::CUT_DIR;
 use crate::jsonl::manifest::Manifest;
 use crate::jsonl::note::Note;
 use crate::jsonl::scan::{Known, Scan, scan};
+use crate::jsonl::snapshot::Snapshot;
 use crate::jsonl::{META_PATH, Recovery, record, recovery_of};
 use crate::meta::Meta;
 
@@ -27,6 +28,12 @@ pub struct Inspection {
     pub files: Vec<FileReport>,
     /// The events held of each origin.
     pub origins: Vec<OriginReport>,
+    /// Below which clocks messages are retired.
+    pub floors: Floors,
+    /// How many events are retired.
+    pub retired_events: u64,
+    /// The log index up to which a snapshot goes, if there is one that is whole.
+    pub snapshot_index: Option<u64>,
     /// How many events are served.
     pub events: u64,
     /// The last log index.
@@ -100,6 +107,9 @@ pub fn inspect(disk: &dyn Disk) -> Result<Inspection, StoreError> {
             .iter()
             .map(|(origin, held)| OriginReport { origin: origin.clone(), held })
             .collect(),
+        floors: note.as_ref().map_or_else(Floors::default, |note| note.floors),
+        retired_events: found.index.retired().map(|(_, ranges)| ranges.count()).sum(),
+        snapshot_index: Snapshot::load(disk).map(|snapshot| snapshot.last),
         events: found.index.events(),
         last_index: found.last,
         lost_indices: manifest.map_or(0, |manifest| manifest.lost.count()) + recovery.lost.count(),
@@ -178,6 +188,17 @@ impl fmt::Display for Inspection {
                 write!(f, ", {} bytes incomplete at its end", file.cut_bytes)?;
             }
             writeln!(f)?;
+        }
+        if self.retired_events > 0 {
+            let Floors { publish, message } = self.floors;
+            let count = self.retired_events;
+            writeln!(
+                f,
+                "retired   {count} events: publications up to clock {publish}, private messages up to {message}"
+            )?;
+        }
+        if let Some(index) = self.snapshot_index {
+            writeln!(f, "snapshot  up to index {index}")?;
         }
         for origin in &self.origins {
             writeln!(f, "origin    {}: 1 to {}", origin.origin, origin.held)?;

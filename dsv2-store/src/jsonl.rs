@@ -15,7 +15,7 @@ mod recovery;
 mod repair;
 pub(crate) mod scan;
 mod segments;
-mod snapshot;
+pub(crate) mod snapshot;
 pub(crate) mod stream;
 mod view;
 

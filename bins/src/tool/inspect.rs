@@ -88,6 +88,8 @@ fn object(dir: &Path, found: &Inspection) -> Value {
     let mut object = json!({
         "dir": dir.display().to_string(), "sound": found.is_sound(), "events": found.events, "last_index": found.last_index,
         "lost_indices": found.lost_indices, "waiting": found.recovery.waiting, "missing": missing, "files": files, "origins": origins,
+        "retired": found.retired_events, "publish_floor": found.floors.publish.get(), "message_floor": found.floors.message.get(),
+        "snapshot_index": found.snapshot_index,
     });
     if let (Some(meta), Some(fields)) = (&found.meta, object.as_object_mut()) {
         fields.extend(meta.name.as_ref().map(|name| ("server".to_owned(), name.as_str().into())));

@@ -28,6 +28,8 @@ fn a_server_alone_is_compacted_and_starts_from_its_snapshot() {
     assert!(retired > 2_000 && number(&compacted[0], "bytes") < 200 << 10, "{compacted:?}");
     let after = place.json("dsv2", &["inspect", "s1", "--json"]);
     assert_eq!((number(&after[0], "events"), &after[0]["sound"]), (left, &true.into()), "{after:?}");
+    assert_eq!(number(&after[0], "retired"), retired, "{after:?}");
+    assert!(after[0]["snapshot_index"].is_u64(), "{after:?}");
     let snapshot = place.json("dsv2", &["snapshot", "s1", "--json"]);
     assert_eq!(number(&snapshot[0], "events"), left, "{snapshot:?}");
 

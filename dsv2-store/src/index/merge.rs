@@ -66,11 +66,8 @@ impl<P: Place> Index<P> {
         };
         let events = fetch(&found)?;
         let lost = |prev: &&EventId| {
-            let Some(id) = self.find_origin(&prev.origin) else { return false };
-            let run = runs.binary_search_by_key(&id, |run| run.origin).ok().and_then(|at| runs[at].seqs.get(0));
-            // Behind what is left of the origin, only a hidden event can have gone.
-            let behind = run.is_some_and(|first| u64::from(first) < prev.seq);
-            !known.contains(prev) && self.is_retired(id, prev.seq) && !behind
+            let id = self.find_origin(&prev.origin);
+            !known.contains(prev) && id.is_some_and(|id| self.is_retired(id, prev.seq))
         };
         let retired = events.iter().filter_map(|event| event.prev.as_ref()).filter(lost).cloned().collect();
         Ok(Page { events, next, more, heads, retired })

@@ -83,13 +83,7 @@ impl Model {
             FeedCursor::Before(_) => Position::default(),
         };
         let held = |id: &EventId| self.events.iter().any(|event| event.id == *id);
-        let in_feed = |event: &Event| event.body.feeds().iter().flatten().any(|other| other == feed);
-        let behind = |prev: &EventId| {
-            let before = |event: &&Event| event.id.origin == prev.origin && event.id.seq < prev.seq && in_feed(event);
-            self.events.iter().any(|event| before(&event))
-        };
-        let lost =
-            |prev: &&EventId| !known.contains(prev) && self.passed.contains(prev) && !held(prev) && !behind(prev);
+        let lost = |prev: &&EventId| !known.contains(prev) && self.passed.contains(prev) && !held(prev);
         let retired = found.iter().filter_map(|event| event.prev.as_ref()).filter(lost).cloned().collect();
         Page { events: found.into_iter().cloned().collect(), next, more, heads, retired }
     }

@@ -153,18 +153,19 @@ impl Track {
 
     /// Delivers a page's events; `false` if there was no room for all of them.
     fn read(&mut self, page: HistoryPage, recovers: bool, sink: &mut Sink<'_>) -> bool {
-        if !self.tell_retired(&page.retired, sink) {
-            return false;
-        }
         for mut publication in page.events {
             let Some(event) = &publication.event else { continue };
             if self.resume.contains(event) || !self.address(&mut publication) {
                 continue;
             }
-            if sink.is_full() {
+            let prev = publication.prev.clone();
+            if prev.is_some_and(|prev| !self.tell_retired(&page.retired, Some(&prev), sink)) || sink.is_full() {
                 return false;
             }
             self.recovered += u64::from(self.take(publication, sink) && recovers);
+        }
+        if !self.tell_retired(&page.retired, None, sink) {
+            return false;
         }
         // Events whose message counts by another event are not listed, but are passed.
         if !self.resume.covers(&page.next) {
@@ -174,10 +175,10 @@ impl Track {
         true
     }
 
-    /// Tells of gaps where retention took what stood before the events of a page; `false` if there was no room for all.
-    /// Some of those events may not be listed, because their messages count by others.
-    pub(super) fn tell_retired(&mut self, retired: &[EventId], sink: &mut Sink<'_>) -> bool {
-        for prev in retired {
+    /// Tells of a gap where retention took what stood before an event of a page, whose predecessor is given; without one,
+    /// before those that the page does not list, because their messages count by others. `false` if there was no room.
+    pub(super) fn tell_retired(&mut self, retired: &[EventId], before: Option<&EventId>, sink: &mut Sink<'_>) -> bool {
+        for prev in retired.iter().filter(|prev| before.is_none_or(|before| before == *prev)) {
             if self.resume.contains(prev) || self.planted.has(Bug::RetiredUntold) {
                 continue;
             }

@@ -42,22 +42,21 @@ impl Track {
             self.back_off(now, config);
             return false;
         };
-        let (mut waits, mut full) = (false, !self.tell_retired(&page.retired, sink));
+        let (mut waits, mut full) = (false, false);
         for mut publication in page.events {
-            if full {
-                break;
-            }
             let Some(event) = &publication.event else { continue };
             if self.resume.contains(event) || !self.address(&mut publication) {
                 continue;
             }
             waits = publication.clock.is_none_or(|clock| clock > bound);
-            full = sink.is_full();
+            let prev = publication.prev.clone().filter(|_| !waits);
+            full = prev.is_some_and(|prev| !self.tell_retired(&page.retired, Some(&prev), sink)) || sink.is_full();
             if waits || full {
                 break;
             }
             self.take(publication, sink);
         }
+        full = full || (!waits && !self.tell_retired(&page.retired, None, sink));
         if !waits && !full && !self.resume.covers(&page.next) {
             self.resume.merge(&page.next);
             sink.advance(Step::Vector(self.feed.clone(), page.next));
