@@ -198,6 +198,8 @@ impl SimConfig {
             faults,
         };
         config.learners = if voters == 1 { [0, 0, 1, 2][between(0, 3) as usize] } else { 0 };
+        // What only a learner holds of a voter that is declared gone stays with it alone: the two are never equal again.
+        config.retire_lost *= u64::from(config.learners == 0);
         config.faults.full_every_ms = sometimes(between(1_000, 6_000), between(0, 1));
         config.faults.full_ms = between(100, 8_000);
         config.faults.sync_failure_every_ms = sometimes(between(1_500, 8_000), between(0, 1));
