@@ -1,15 +1,15 @@
 //! Servers and their event stores (feature `store`): starting from one, what is kept there beside events, and snapshots.
 //!
-//! The driver and the simulator both start servers by [`configure`] and [`replay`], and keep what a server must remember by
-//! [`remember`].
+//! The driver and the simulator both start servers by [`configure`] and [`replay`], write by [`write`], read by [`answer`], and
+//! keep what a server must remember by [`remember`].
 
 use std::sync::Arc;
 
-use dsv2_core::{Event, Floors, Position, ServerName};
-use dsv2_store::{Disk, EventStore, Fold, Meta, Snapshotted, StoreError, Vote, make_snapshot};
+use dsv2_core::{Change, Event, Floors, Position, ServerName};
+use dsv2_store::{Disk, EventStore, FeedCursor, Fold, Limit, Meta, Page, Snapshotted, StoreError, Vote, make_snapshot};
 
 use crate::election::{Epoch, NodeId};
-use crate::server::{Replay, Saved, ServerConfig};
+use crate::server::{Read, ReadResult, Replay, Saved, ServerConfig};
 
 /// Tells a server what its store remembers.
 pub fn configure(config: &mut ServerConfig, store: &dyn EventStore) {
@@ -39,6 +39,67 @@ pub fn remember(store: &mut dyn EventStore, saved: &Saved) -> Result<(), StoreEr
         ..store.meta().clone()
     };
     store.save_meta(&meta)
+}
+
+/// Makes changes visible, not yet durable. Where there is no room, what was made is durable and taken out of `changes`: the
+/// rest is to be tried again. Otherwise `changes` stay as they are, for who has to know what a failing sync concerned.
+///
+/// # Errors
+/// As [`EventStore::change`].
+pub fn write(store: &mut dyn EventStore, changes: &mut Vec<Change>) -> Result<(), StoreError> {
+    let mut left = changes.clone();
+    let written = store.change(&mut left);
+    if matches!(written, Err(StoreError::Full { .. })) {
+        *changes = left;
+    }
+    written
+}
+
+/// Answers a read, of at most `bytes` where it is one of events. Of a store that failed, only what had been synced before,
+/// `durable`, is shown.
+///
+/// # Errors
+/// As [`EventStore::range`] and [`EventStore::read`].
+pub fn answer(
+    store: &dyn EventStore,
+    read: Read,
+    bytes: usize,
+    durable: Option<&Position>,
+) -> Result<ReadResult, StoreError> {
+    let mut result = read_all(store, read, bytes)?;
+    if let Some(durable) = durable {
+        match &mut result {
+            ReadResult::Floors(..) => {}
+            ReadResult::Range { events, upto } => {
+                let first_lost = events.iter().find(|event| !durable.contains(&event.id));
+                *upto = first_lost.map_or(*upto, |event| event.id.seq - 1);
+                events.retain(|event| durable.contains(&event.id));
+            }
+            ReadResult::Page { events, next, heads, .. } => {
+                events.retain(|event| durable.contains(&event.id));
+                (*next, *heads) = (next.meet(durable), heads.meet(durable));
+            }
+        }
+    }
+    Ok(result)
+}
+
+fn read_all(store: &dyn EventStore, read: Read, bytes: usize) -> Result<ReadResult, StoreError> {
+    let limit = |events| Limit { events, bytes };
+    let (feed, cursor, events) = match read {
+        Read::Range { origin, from, limit: events } => {
+            let range = store.range(&origin, from, limit(events))?;
+            return Ok(ReadResult::Range { events: range.events, upto: range.upto });
+        }
+        Read::Floors { retention, now } => {
+            let floors = store.floors_for(&retention, now);
+            return Ok(ReadResult::Floors(floors, store.vector().clone()));
+        }
+        Read::After { feed, position, limit } => (feed, FeedCursor::After(position), limit),
+        Read::Before { feed, key, limit } => (feed, FeedCursor::Before(key), limit),
+    };
+    let Page { events, next, heads, more, retired } = store.read(&feed, cursor, limit(events))?;
+    Ok(ReadResult::Page { events, next, heads, more, retired })
 }
 
 /// What the log of the server of that name adds up to: from its snapshot and what came after it, or from the beginning.

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use dsv2_core::{Change, Position, ServerName};
-use dsv2_store::{EventStore, FeedCursor, Limit, Page, StoreError};
+use dsv2_store::{EventStore, StoreError};
 use dsv2_sync::server::{Read, ReadResult, Saved};
 use dsv2_sync::stored;
 use tokio::sync::mpsc;
@@ -206,22 +206,11 @@ impl Writer {
 
     /// Reads what is durable.
     fn answer(&self, read: Read) -> Result<ReadResult, StoreError> {
-        let mut result = answer(self.store.as_ref(), read)?;
-        if let Health::Failed(durable) = &self.health {
-            match &mut result {
-                ReadResult::Floors(..) => {}
-                ReadResult::Range { events, upto } => {
-                    let first_lost = events.iter().find(|event| !durable.contains(&event.id));
-                    *upto = first_lost.map_or(*upto, |event| event.id.seq - 1);
-                    events.retain(|event| durable.contains(&event.id));
-                }
-                ReadResult::Page { events, next, heads, .. } => {
-                    events.retain(|event| durable.contains(&event.id));
-                    (*next, *heads) = (next.meet(durable), heads.meet(durable));
-                }
-            }
-        }
-        Ok(result)
+        let durable = match &self.health {
+            Health::Failed(durable) => Some(durable),
+            Health::Good | Health::Full(_) => None,
+        };
+        stored::answer(self.store.as_ref(), read, READ_CAP_BYTES, durable)
     }
 }
 
@@ -246,14 +235,7 @@ impl Group {
     fn commit(&mut self, store: &mut dyn EventStore) -> Result<(Report, usize), StoreError> {
         let changes = self.changes.len();
         if changes > 0 {
-            let mut left = self.changes.clone();
-            if let Err(error) = store.change(&mut left) {
-                if matches!(error, StoreError::Full { .. }) {
-                    // The rest is tried again; what was made is durable.
-                    self.changes = left;
-                }
-                return Err(error);
-            }
+            stored::write(store, &mut self.changes)?;
             store.sync()?;
             self.changes.clear();
             self.changes.shrink_to(KEEP);
@@ -288,22 +270,3 @@ impl Group {
 
 /// So many events of room are kept from one group to the next.
 const KEEP: usize = 4_096;
-
-fn answer(store: &dyn EventStore, read: Read) -> Result<ReadResult, StoreError> {
-    let limit = |events| Limit { events, bytes: READ_CAP_BYTES };
-    let (feed, cursor, events) = match read {
-        Read::Range { origin, from, limit: events } => {
-            let range = store.range(&origin, from, limit(events))?;
-            return Ok(ReadResult::Range { events: range.events, upto: range.upto });
-        }
-        Read::Floors { retention, now } => {
-            let floors = store.floors_for(&retention, now);
-            return Ok(ReadResult::Floors(floors, store.vector().clone()));
-        }
-        Read::After { feed, position, limit } => (feed, FeedCursor::After(position), limit),
-        Read::Before { feed, key, limit } => (feed, FeedCursor::Before(key), limit),
-    };
-    let page = store.read(&feed, cursor, limit(events))?;
-    let Page { events, next, heads, more, retired } = page;
-    Ok(ReadResult::Page { events, next, heads, more, retired })
-}

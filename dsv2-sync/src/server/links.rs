@@ -111,11 +111,14 @@ impl Server {
             LinkMessage::Events { events } => {
                 if let Some(last) = events.last() {
                     let id = last.id.clone();
-                    self.events_arrived(now, link, &name, (&id.origin, id.seq), &events, out);
+                    self.events_arrived(now, link, &name, (&id.origin, None, id.seq), &events, out);
                 }
             }
             LinkMessage::Stretch { origin, from, upto, events } => {
-                self.stretch_arrived(now, link, &name, (&origin, from, upto), &events, out);
+                let sound = |event: &Arc<Event>| event.id.origin == origin && (from..=upto).contains(&event.id.seq);
+                if events.iter().all(sound) && events.is_sorted_by(|a, b| a.id.seq < b.id.seq) {
+                    self.events_arrived(now, link, &name, (&origin, Some(from), upto), &events, out);
+                }
             }
             LinkMessage::Ack { durable } => {
                 self.note_durable(now, &name, &durable, out);
@@ -235,36 +238,6 @@ impl Server {
         self.compare(now, link, &hello.name, &hello.durable, Sure::Yes, out);
     }
 
-    /// All of an origin from a number on arrived, but what the sender has retired: that is passed over. It was final at
-    /// every voter, so nothing of it can be an acknowledged write that only this server lacks.
-    fn stretch_arrived(
-        &mut self,
-        now: Now,
-        link: LinkId,
-        sender: &ServerName,
-        (origin, from, upto): (&Origin, u64, u64),
-        events: &[Arc<Event>],
-        out: &mut Vec<Effect>,
-    ) {
-        let sound = events.iter().all(|event| event.id.origin == *origin && (from..=upto).contains(&event.id.seq))
-            && events.is_sorted_by(|a, b| a.id.seq < b.id.seq);
-        if self.stuck.is_some() || !sound {
-            return;
-        }
-        if from > self.log.held().get(origin) + 1 {
-            return self.events_arrived(now, link, sender, (origin, upto), events, out);
-        }
-        if self.is_too_late(sender, origin) {
-            return;
-        }
-        for event in events {
-            self.pass_over(origin, event.id.seq - 1, out);
-            self.take_event(event, out);
-        }
-        self.pass_over(origin, upto, out);
-        self.events_arrived(now, link, sender, (origin, upto), events, out);
-    }
-
     /// Counts an origin's numbers up to `upto` as held.
     fn pass_over(&mut self, origin: &Origin, upto: u64, out: &mut Vec<Effect>) {
         if upto > self.log.held().get(origin) {
@@ -296,12 +269,15 @@ impl Server {
 
     /// Events of one origin arrived, up to a number: those that are new are appended, and acknowledged when they are
     /// durable.
+    ///
+    /// Where they are all from a number on that their sender has not retired, the others are passed over. Those were final
+    /// at every voter, so none of them can be an acknowledged write that only this server lacks.
     fn events_arrived(
         &mut self,
         now: Now,
         link: LinkId,
         sender: &ServerName,
-        (origin, upto): (&Origin, u64),
+        (origin, from, upto): (&Origin, Option<u64>, u64),
         events: &[Arc<Event>],
         out: &mut Vec<Effect>,
     ) {
@@ -309,12 +285,19 @@ impl Server {
         if self.stuck.is_some() || self.is_too_late(sender, origin) {
             return;
         }
+        let passes = from.is_some_and(|from| from <= self.log.held().get(origin) + 1);
         let mut gap = None;
         for event in events {
+            if passes {
+                self.pass_over(origin, event.id.seq - 1, out);
+            }
             if self.planted.has(Bug::OwnLivesRefused) && event.id.origin.server == self.config.name {
                 continue;
             }
             gap = self.take_event(event, out).or(gap);
+        }
+        if passes {
+            self.pass_over(origin, upto, out);
         }
         let held = self.log.held().get(origin);
         self.turn.acks.entry(link).or_default().advance_to(origin, held);

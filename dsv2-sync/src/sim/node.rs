@@ -94,6 +94,12 @@ impl Node {
         Now { mono: dsv2_core::Mono { us }, wall }
     }
 
+    fn open(&self) -> Result<JsonlStore, StoreError> {
+        // A new disk is a new node.
+        let node = 1 + self.index as u128 + 100 * u128::from(self.wipes);
+        JsonlStore::open(Arc::new(self.disk.clone()), JsonlConfig { node, segment_bytes: 4_096 })
+    }
+
     /// Starts the process, as a driver does: recovers the store, replays it, begins a new life. Yields whether it started
     /// from a snapshot.
     pub(super) fn start(
@@ -104,10 +110,7 @@ impl Node {
         random: u64,
         planted: Planted,
     ) -> Result<bool, StoreError> {
-        // A new disk is a new node.
-        let node = 1 + self.index as u128 + 100 * u128::from(self.wipes);
-        let config = JsonlConfig { node, segment_bytes: 4_096 };
-        let mut store = JsonlStore::open(Arc::new(self.disk.clone()), config)?;
+        let mut store = self.open()?;
         let from_snapshot = store.snapshot_position().is_some();
         let reused = planted.has(Bug::IdentityReused);
         let incarnation = if reused { 1 } else { random };
@@ -159,9 +162,8 @@ impl Node {
 
     /// An operator says, in its directory, who is gone for good. No process runs on it.
     pub(super) fn declare(&mut self, departed: &BTreeSet<dsv2_core::ServerName>) -> Result<(), String> {
-        let config = JsonlConfig { node: 1 + self.index as u128, segment_bytes: 4_096 };
         let failed = |e| format!("the directory of server {}: {e}", self.index);
-        let mut store = JsonlStore::open(Arc::new(self.disk.clone()), config).map_err(failed)?;
+        let mut store = self.open().map_err(failed)?;
         let meta = dsv2_store::Meta { departed: departed.clone(), ..store.meta().clone() };
         store.save_meta(&meta).map_err(failed)
     }

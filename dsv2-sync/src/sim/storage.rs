@@ -2,7 +2,7 @@
 //! that is tried again, a failed one that is not, and reads that show neither what is not written nor what is not synced.
 
 use dsv2_core::{Change, Position};
-use dsv2_store::{EventStore, FeedCursor, Limit, Page, StoreError};
+use dsv2_store::{EventStore, StoreError};
 
 use super::node::Process;
 use crate::planted::{Bug, Planted};
@@ -61,14 +61,7 @@ impl Process {
             self.group.dirty = true;
         }
         if !self.group.changes.is_empty() {
-            let mut left = self.group.changes.clone();
-            if let Err(error) = self.store.change(&mut left) {
-                if matches!(error, StoreError::Full { .. }) {
-                    // The rest is tried again; what was made is durable.
-                    self.group.changes = left;
-                }
-                return Err(error);
-            }
+            stored::write(&mut self.store, &mut self.group.changes)?;
         }
         self.syncing = true;
         Ok(())
@@ -150,39 +143,10 @@ impl Process {
 
     /// Reads what is durable.
     pub(super) fn read(&self, read: Read) -> Result<ReadResult, String> {
-        let mut result = self.read_all(read)?;
-        if let Health::Failed(durable) = &self.health {
-            match &mut result {
-                ReadResult::Floors(..) => {}
-                ReadResult::Range { events, upto } => {
-                    let first_lost = events.iter().find(|event| !durable.contains(&event.id));
-                    *upto = first_lost.map_or(*upto, |event| event.id.seq - 1);
-                    events.retain(|event| durable.contains(&event.id));
-                }
-                ReadResult::Page { events, next, heads, .. } => {
-                    events.retain(|event| durable.contains(&event.id));
-                    (*next, *heads) = (next.meet(durable), heads.meet(durable));
-                }
-            }
-        }
-        Ok(result)
-    }
-
-    fn read_all(&self, read: Read) -> Result<ReadResult, String> {
-        let (feed, cursor, limit) = match read {
-            Read::Range { origin, from, limit } => {
-                let range = self.store.range(&origin, from, Limit::events(limit)).map_err(|e| e.to_string())?;
-                return Ok(ReadResult::Range { events: range.events, upto: range.upto });
-            }
-            Read::Floors { retention, now } => {
-                let floors = self.store.floors_for(&retention, now);
-                return Ok(ReadResult::Floors(floors, self.store.vector().clone()));
-            }
-            Read::After { feed, position, limit } => (feed, FeedCursor::After(position), limit),
-            Read::Before { feed, key, limit } => (feed, FeedCursor::Before(key), limit),
+        let durable = match &self.health {
+            Health::Failed(durable) => Some(durable),
+            Health::Good | Health::Full(_) => None,
         };
-        let page = self.store.read(&feed, cursor, Limit::events(limit)).map_err(|e| e.to_string())?;
-        let Page { events, next, heads, more, retired } = page;
-        Ok(ReadResult::Page { events, next, heads, more, retired })
+        stored::answer(&self.store, read, usize::MAX, durable).map_err(|e| e.to_string())
     }
 }
