@@ -102,7 +102,8 @@ impl EventKind {
 pub enum Change {
     /// The next event of its origin.
     Append(Arc<Event>),
-    /// All numbers of the origin up to `upto` that are not held are retired elsewhere.
+    /// All numbers of the origin up to `upto` count as held: those that did not come are retired elsewhere. It comes before
+    /// the event that follows them.
     Skip {
         /// Whose.
         origin: Origin,
@@ -113,7 +114,7 @@ pub enum Change {
     Retire {
         /// Below which clocks.
         floors: Floors,
-        /// Events that do not stay as the last ones of their feeds.
+        /// Events that do not stay as the last ones of their feeds, because their messages count by others.
         hidden: BTreeSet<EventId>,
     },
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dsv2_core::{
-    Clock, Code, Event, EventBody, EventId, Failure, Format, IdempotencyKey, Level, Machine, MessageId, Mono, Now,
-    Origin, Outcome, Position, Reply, ReplyBody, Request, RequestBody, RequestExt, ServerName, Timestamp, Wall,
+    Change, Clock, Code, Event, EventBody, EventId, Failure, Format, IdempotencyKey, Level, Machine, MessageId, Mono,
+    Now, Origin, Outcome, Position, Reply, ReplyBody, Request, RequestBody, RequestExt, ServerName, Timestamp, Wall,
 };
 use dsv2_sync::election::NodeId;
 use dsv2_sync::link::{LinkHello, LinkMessage};
@@ -142,7 +142,9 @@ fn a_retry_of_a_known_write_is_never_rejected() {
     bench.joins(1, "s2");
     let publish = || RequestBody::Channel { channel: "dev".parse().expect("a name") };
     let begun = bench.ask(5, publish(), with_key("k"));
-    assert!(begun.iter().any(|effect| matches!(effect, Effect::Append(_))) && reply(&begun, 5).is_none());
+    assert!(
+        begun.iter().any(|effect| matches!(effect, Effect::Change(Change::Append(_)))) && reply(&begun, 5).is_none()
+    );
     let later = bench.pass(Duration::from_secs(6), &[]);
     assert_eq!(failure(&later, 5), (Code::Timeout, Outcome::Unknown));
     // Now it is alone.
@@ -150,7 +152,7 @@ fn a_retry_of_a_known_write_is_never_rejected() {
     assert_eq!(failure(&other, 6), (Code::Minority, Outcome::Rejected), "a new one is refused");
     let again = bench.ask(7, publish(), with_key("k"));
     assert!(reply(&again, 7).is_none(), "it waits for its level: {again:?}");
-    assert!(!again.iter().any(|effect| matches!(effect, Effect::Append(_))));
+    assert!(!again.iter().any(|effect| matches!(effect, Effect::Change(Change::Append(_)))));
     // The majority is back, and has it.
     let origin = bench.server.origin().clone();
     let durable = Position::from_iter([(origin.clone(), 1)]);
@@ -173,7 +175,7 @@ fn a_retry_is_recognised_at_any_age() {
     let mut ask = |bench: &mut Bench, body: RequestBody, key: &str| {
         let effects = bench.ask(1, body, with_key(key));
         let appended = effects.iter().filter_map(|effect| match effect {
-            Effect::Append(event) => Some((**event).clone()),
+            Effect::Change(Change::Append(event)) => Some((**event).clone()),
             _ => None,
         });
         log.extend(appended);

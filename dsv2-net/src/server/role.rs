@@ -217,14 +217,11 @@ impl Life {
         let (mut changes, mut save, mut reads) = (Vec::new(), None, Vec::new());
         for effect in effects {
             let ordered = effect.lane() == Lane::Ordered;
-            let effect = match effect.into_change() {
-                Ok(change) => {
-                    changes.push(change);
-                    continue;
-                }
-                Err(effect) => effect,
-            };
             let out = match effect {
+                Effect::Change(change) => {
+                    changes.push(change);
+                    None
+                }
                 Effect::Save(saved) => {
                     save = Some(saved);
                     None
@@ -289,9 +286,7 @@ impl Life {
                 self.fatal = Some(why);
                 None
             }
-            Effect::Append(_) | Effect::Skip { .. } | Effect::Retire { .. } | Effect::Save(_) | Effect::Read { .. } => {
-                None
-            }
+            Effect::Change(_) | Effect::Save(_) | Effect::Read { .. } => None,
         }
     }
 

@@ -124,24 +124,9 @@ pub enum ReadResult {
 /// Something is to be done.
 #[derive(Clone, Debug)]
 pub enum Effect {
-    /// Make the event durable. All that leaves in order after it waits for that.
-    Append(Arc<Event>),
-    /// Count all numbers of the origin up to `upto` as held: those that did not come are retired elsewhere. It comes before
-    /// the [`Effect::Append`] of what follows them.
-    Skip {
-        /// Whose.
-        origin: Origin,
-        /// Up to which number.
-        upto: u64,
-    },
-    /// Retire what is below the floors, in order with the events appended before and after.
-    Retire {
-        /// Below which clocks.
-        floors: Floors,
-        /// Events that are not to stay as the last ones of their feeds, for their messages count by others.
-        hidden: BTreeSet<EventId>,
-    },
-    /// Make the metadata durable, as [`Effect::Append`], and say so by [`Input::Saved`].
+    /// Make the change of the log durable. All that leaves in order after it waits for that.
+    Change(Change),
+    /// Make the metadata durable, as [`Effect::Change`], and say so by [`Input::Saved`].
     Save(Saved),
     /// Answer a request.
     Reply {
@@ -203,25 +188,11 @@ pub enum Lane {
 }
 
 impl Effect {
-    /// The change of the log that it asks for; itself where it asks for none.
-    ///
-    /// # Errors
-    /// The effect, where it is another one.
-    #[allow(clippy::result_large_err, reason = "it is no error, and is carried out at once")]
-    pub fn into_change(self) -> Result<Change, Self> {
-        match self {
-            Self::Append(event) => Ok(Change::Append(event)),
-            Self::Skip { origin, upto } => Ok(Change::Skip { origin, upto }),
-            Self::Retire { floors, hidden } => Ok(Change::Retire { floors, hidden }),
-            other => Err(other),
-        }
-    }
-
     /// What it waits for.
     #[must_use]
     pub fn lane(&self) -> Lane {
         match self {
-            Self::Append(_) | Self::Skip { .. } | Self::Retire { .. } | Self::Save(_) => Lane::Durable,
+            Self::Change(_) | Self::Save(_) => Lane::Durable,
             Self::Reply { prompt, .. } | Self::Link { prompt, .. } => {
                 if *prompt {
                     Lane::Prompt

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dsv2_core::{Clock, Event, LogicalClock, Now, Origin, Position, ServerName};
+use dsv2_core::{Change, Clock, Event, LogicalClock, Now, Origin, Position, ServerName};
 
 use super::Server;
 use super::config::Caps;
@@ -242,7 +242,7 @@ impl Server {
     fn pass_over(&mut self, origin: &Origin, upto: u64, out: &mut Vec<Effect>) {
         if upto > self.log.held().get(origin) {
             self.log.skip(origin, upto);
-            out.push(Effect::Skip { origin: origin.clone(), upto });
+            out.push(Effect::Change(Change::Skip { origin: origin.clone(), upto }));
         }
     }
 
@@ -259,7 +259,7 @@ impl Server {
                 }
                 let range = self.turn.replicated.entry(event.id.origin.clone()).or_insert((event.id.seq, event.id.seq));
                 range.1 = event.id.seq;
-                out.push(Effect::Append(event.clone()));
+                out.push(Effect::Change(Change::Append(event.clone())));
                 None
             }
             Offer::Duplicate => None,

@@ -9,7 +9,7 @@
 //! So nothing can arrive below a floor any more, anywhere, and what every server forgets is the same, whichever of them
 //! stand still meanwhile. The floors of two coordinators merge to the higher ones.
 
-use dsv2_core::{Clock, Floors, Mono, Now, Position, ServerName};
+use dsv2_core::{Change, Clock, Floors, Mono, Now, Position, ServerName};
 
 use super::Server;
 use super::io::{Effect, Note, Read};
@@ -99,7 +99,7 @@ impl Server {
         if self.log.held().covers(&self.retiring.at) {
             let floors = self.retiring.wanted;
             let hidden = self.state.retire(floors);
-            out.push(Effect::Retire { floors, hidden });
+            out.push(Effect::Change(Change::Retire { floors, hidden }));
             out.push(Effect::Log(Note::Retired(floors)));
         }
     }

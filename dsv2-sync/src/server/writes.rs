@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use dsv2_core::{
-    Code, Event, EventBody, EventId, Failure, Level, LogicalClock, MessageId, Mono, Now, Origin, Receipt, Reply,
-    ReplyBody, Request, RequestBody, ServerName, SessionId,
+    Change, Code, Event, EventBody, EventId, Failure, Level, LogicalClock, MessageId, Mono, Now, Origin, Receipt,
+    Reply, ReplyBody, Request, RequestBody, ServerName, SessionId,
 };
 
 use super::io::{Effect, Note, Outgoing};
@@ -231,7 +231,7 @@ impl Server {
         debug_assert_eq!(offer, Offer::Accept, "own numbers have no gaps");
         self.apply(&event, out);
         self.own.note(&event, Some(&self.origin));
-        out.push(Effect::Append(event.clone()));
+        out.push(Effect::Change(Change::Append(event.clone())));
         self.turn.own.push(event.clone());
         event
     }

@@ -83,7 +83,9 @@ impl World {
         let inserted = inserted(process, &effects);
         match stuck {
             Some(stuck) => process.stuck = stuck,
-            None if process.stuck && effects.iter().any(|effect| matches!(effect, Effect::Append(_))) => {
+            None if process.stuck
+                && effects.iter().any(|effect| matches!(effect, Effect::Change(Change::Append(_)))) =>
+            {
                 self.report.violations.push(format!("server {server} writes although its disk takes nothing"));
             }
             None => {}
@@ -236,7 +238,7 @@ impl World {
             }
             Effect::Fatal(why) => self.broken(format!("server {server} gave up: {why}")),
             Effect::Log(note) => self.note(server, note),
-            Effect::Drained | Effect::Append(_) | Effect::Skip { .. } | Effect::Retire { .. } | Effect::Save(_) => {}
+            Effect::Drained | Effect::Change(_) | Effect::Save(_) => {}
         }
     }
 
@@ -465,7 +467,7 @@ fn may_append(input: &Input) -> bool {
 fn inserted(process: &Process, effects: &[Effect]) -> Option<String> {
     let promised = process.promised;
     effects.iter().find_map(|effect| match effect {
-        Effect::Append(event) if event.clock <= promised => {
+        Effect::Change(Change::Append(event)) if event.clock <= promised => {
             Some(format!("takes {} of clock {}, below its final bound {promised}", event.id, event.clock))
         }
         _ => None,
@@ -484,14 +486,8 @@ fn collect(
     let durable = effects.iter().any(|effect| effect.lane() == Lane::Durable);
     let commit = if durable { process.lanes.issue() } else { 0 };
     for effect in effects.drain(..) {
-        let effect = match effect.into_change() {
-            Ok(change) => {
-                changes.push(change);
-                continue;
-            }
-            Err(effect) => effect,
-        };
         match (effect.lane(), effect) {
+            (_, Effect::Change(change)) => changes.push(change),
             (_, Effect::Save(saved)) => save = Some(saved),
             (Lane::Ordered, effect) if hurries(&effect) => free.push(effect),
             (Lane::Ordered, effect) => free.extend(process.lanes.order(effect)),
