@@ -1,6 +1,6 @@
 //! Servers and their event stores (feature `store`): starting from one, what is kept there beside events, and snapshots.
 //!
-//! The driver and the simulator both start servers by [`configure`] and [`replay`], write by [`write`], read by [`answer`], and
+//! The driver and the simulator both start servers by [`configure`] and [`replay`], write by [`write()`], read by [`answer`], and
 //! keep what a server must remember by [`remember`].
 
 use std::sync::Arc;
