@@ -61,6 +61,47 @@ fn a_failed_sync_is_never_acknowledged_and_never_tried_again() {
     }
 }
 
+/// The system still shows what it could not write; whoever opens the store next must not take that for durable.
+#[test]
+fn what_a_store_shows_after_a_failed_sync_and_a_new_start_is_durable() {
+    for (call, most) in [(Call::Sync, 60), (Call::SyncDir, 12), (Call::Append, 60), (Call::Rename, 10)] {
+        for (nth, again) in (1..most).flat_map(|nth| [(nth, false), (nth, true)]) {
+            let disk = FaultyDisk::new(nth);
+            let mut sampler = Sampler::new(nth);
+            let groups: Vec<_> = (0..12).map(|_| sampler.batch(5)).collect();
+            let mut store = open(&disk, 1_200);
+            disk.fail_nth(call, nth, Fault::Broken);
+            let (synced, error) = write(&mut store, &groups);
+            if error.is_none() {
+                continue;
+            }
+            drop(store);
+            let mut store = open(&disk, 1_200);
+            let shown = events(&store);
+            assert!(
+                shown.len() >= synced,
+                "{call:?} number {nth}: {synced} were acknowledged, {} are there",
+                shown.len()
+            );
+            if again {
+                sampler.resume(store.vector());
+                let (_, error) = write(&mut store, &[sampler.batch(5)]);
+                assert!(error.is_none(), "{call:?} number {nth}: {error:?}");
+            }
+            disk.crash();
+            drop(store);
+            let found = events(&open(&disk, 1_200));
+            assert!(
+                found.starts_with(&shown),
+                "{call:?} number {nth}: {} were shown, {} are there",
+                shown.len(),
+                found.len()
+            );
+            assert_eq!(found.len(), shown.len() + 5 * usize::from(again), "{call:?} number {nth}");
+        }
+    }
+}
+
 #[test]
 fn a_failed_save_of_metadata_fences_or_changes_nothing() {
     for (call, fault) in [(Call::Sync, Fault::Broken), (Call::Rename, Fault::Broken), (Call::SyncDir, Fault::Broken)] {

@@ -1,7 +1,7 @@
 //! A directory of the file system.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,6 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::{Disk, DiskFile, DiskLock, LockError, OpenMode, dir_of};
 
 const LOCK_FILE: &str = "lock";
+
+/// So much is written again at a time.
+const REWRITE_BYTES: usize = 64 << 10;
 
 /// A directory of the file system.
 ///
@@ -76,6 +79,25 @@ impl Disk for FsDisk {
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         fs::rename(self.root.join(from), self.root.join(to))
+    }
+
+    fn rewrite(&self, path: &str, from: u64, to: u64) -> io::Result<()> {
+        // Systems append whatever is written to a file that was opened for appending, wherever it is to go.
+        let file = OpenOptions::new().read(true).write(true).open(self.root.join(path))?;
+        let file = FsFile { file, resized: AtomicBool::new(false) };
+        let mut block = vec![0; REWRITE_BYTES];
+        let mut at = from;
+        while at < to {
+            let room = usize::try_from(to - at).map_or(REWRITE_BYTES, |left| left.min(REWRITE_BYTES));
+            let read = file.read_at(at, &mut block[..room])?;
+            if read < room {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            (&file.file).seek(SeekFrom::Start(at))?;
+            (&file.file).write_all(&block[..read])?;
+            at += read as u64;
+        }
+        file.file.sync_all()
     }
 
     fn remove(&self, path: &str) -> io::Result<()> {

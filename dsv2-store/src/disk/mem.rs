@@ -66,6 +66,11 @@ impl Disk for MemDisk {
         Ok(())
     }
 
+    fn rewrite(&self, path: &str, _from: u64, to: u64) -> io::Result<()> {
+        let file = self.open(path, OpenMode::Read)?;
+        if file.len_bytes()? < to { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
+    }
+
     fn remove(&self, path: &str) -> io::Result<()> {
         guard(&self.files).remove(path).map(drop).ok_or_else(|| io::ErrorKind::NotFound.into())
     }

@@ -8,7 +8,7 @@ use dsv2_core::{EventKind, Floors};
 use super::manifest::Manifest;
 use super::note::Note;
 use super::recovery::{Damage, Missing, Recovery};
-use super::repair::{Cut, Repair};
+use super::repair::{Cut, Repair, Unsure};
 use super::scan::{Known, Scan, Segment, scan};
 use super::segments::{ActiveFile, Segments};
 use super::snapshot::Snapshot;
@@ -143,9 +143,14 @@ fn plan(found: &Scan, manifest: Option<Manifest>) -> (Manifest, Repair) {
     }
     let is_active = |segment: &&Segment| segment.at.sealed.is_none();
     let cut = |segment: &Segment| Cut { path: segment.at.path.clone(), kept: segment.kept, len: segment.len };
+    let unsure = |segment: &Segment| Unsure {
+        path: segment.at.path.clone(),
+        from: segment.unsure.min(segment.kept),
+        to: segment.kept,
+    };
     let repair = Repair {
         manifest: (old.as_ref() != Some(&new)).then(|| new.clone()),
-        sync: found.segments.iter().filter(is_active).map(|segment| segment.at.path.clone()).collect(),
+        unsure: found.segments.iter().filter(is_active).map(unsure).collect(),
         cuts: found.segments.iter().filter(|segment| segment.kept < segment.len).map(cut).collect(),
         first_cut: found.last + 1,
     };

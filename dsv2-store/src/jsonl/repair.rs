@@ -1,7 +1,9 @@
 //! Making a log whole again: what a scan found is made durable, noted, and cut.
 //!
 //! The order matters, for the power may fail between any two steps and recovery starts over:
-//! 1. What is kept is synced, so that nothing is served that a second crash could take.
+//! 1. What is kept is synced, so that nothing is served that a second crash could take. Of what no line says to be durable,
+//!    the process before may have learned that its sync failed; the system still shows it, and would sync nothing. So that
+//!    is written again first, in place: whatever a crash leaves of it, it is the same bytes.
 //! 2. The manifest notes the last index that is kept, and what is lost. From now on a scan comes to the same end
 //!    whatever remains of what is to be cut, even if the lines that knew more are already gone.
 //! 3. What is cut is copied aside, then cut, and the cuts are synced before anything is appended: an index is given out
@@ -23,12 +25,20 @@ const COPY_BYTES: usize = 64 << 10;
 pub(crate) struct Repair {
     /// The manifest as it must be, if it must change.
     pub(crate) manifest: Option<Manifest>,
-    /// The files whose content must be durable.
-    pub(crate) sync: Vec<String>,
+    /// What must be made durable.
+    pub(crate) unsure: Vec<Unsure>,
     /// The ends to cut: file, its new length, its present one.
     pub(crate) cuts: Vec<Cut>,
     /// The first index that is cut, for the names of the files it is kept in.
     pub(crate) first_cut: u64,
+}
+
+/// A file that must be durable, and from where to where it may not be yet.
+#[derive(Clone, Debug)]
+pub(crate) struct Unsure {
+    pub(crate) path: String,
+    pub(crate) from: u64,
+    pub(crate) to: u64,
 }
 
 /// The end of a file that is to go.
@@ -46,9 +56,8 @@ impl Repair {
     /// [`StoreError::Full`]: try again when there is room. [`StoreError::Io`]: try again after a restart. However far it
     /// came, nothing that is to be kept is harmed.
     pub(crate) fn run(&self, disk: &dyn Disk) -> Result<Vec<String>, StoreError> {
-        for path in &self.sync {
-            let failed = |source| StoreError::Io { action: "sync", path: path.clone(), source };
-            disk.open(path, OpenMode::Append).and_then(|file| file.sync()).map_err(failed)?;
+        for Unsure { path, from, to } in &self.unsure {
+            disk.rewrite(path, *from, *to).map_err(|e| StoreError::io("write again the end of", path, e))?;
         }
         for dir in LOG_DIRS {
             let failed = |source| StoreError::Io { action: "sync the directory", path: dir.to_owned(), source };

@@ -61,6 +61,8 @@ pub(crate) struct Segment {
     pub(crate) last_line: Option<(u64, u64)>,
     /// The bytes from here on are to be cut.
     pub(crate) kept: u64,
+    /// The bytes from here on to there are not known to be durable.
+    pub(crate) unsure: u64,
     /// Bytes of lines of retired events.
     pub(crate) dead_bytes: u64,
     pub(crate) lines: u64,
@@ -79,6 +81,7 @@ impl Segment {
             end: 0,
             last_line: None,
             kept: len,
+            unsure: len,
             dead_bytes: 0,
             lines: 0,
             first: 0,
@@ -221,6 +224,8 @@ struct Tally {
     last: u64,
     last_line: Option<(u64, u64)>,
     dead_bytes: u64,
+    /// Where the lines begin that no other one says to be durable, or some before them.
+    unsure: u64,
 }
 
 impl<'a> Pass<'a> {
@@ -233,6 +238,7 @@ impl<'a> Pass<'a> {
     ) -> Self {
         let tally = |segment: &Segment| Tally {
             end: segment.start,
+            unsure: segment.start,
             last_line: segment.last_line,
             dead_bytes: segment.dead_bytes,
             ..Tally::default()
@@ -317,6 +323,9 @@ impl<'a> Pass<'a> {
         self.expected = self.expected.max(head.n.saturating_add(1));
         let bytes = u64::from(head.loc.len);
         let tally = &mut self.tallies[head.loc.segment as usize];
+        if tally.last <= self.highest_d {
+            tally.unsure = u64::from(head.loc.offset);
+        }
         tally.end = tally.end.max(u64::from(head.loc.offset) + u64::from(head.loc.len));
         tally.first = if tally.lines == 0 { head.n } else { tally.first.min(head.n) };
         tally.last = tally.last.max(head.n);
@@ -406,6 +415,7 @@ impl<'a> Pass<'a> {
         for (segment, tally) in segments.iter_mut().zip(&self.tallies) {
             (segment.lines, segment.first, segment.last) = (tally.lines, tally.first, tally.last);
             (segment.end, segment.last_line, segment.dead_bytes) = (tally.end, tally.last_line, tally.dead_bytes);
+            segment.unsure = if tally.last <= self.highest_d { segment.kept } else { tally.unsure };
         }
         let (index, lost, cut_from) = (self.index, self.lost, self.cut_from);
         let (last, bad, repeated) = (self.expected - 1, self.bad, self.repeated);

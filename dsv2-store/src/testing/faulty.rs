@@ -181,6 +181,10 @@ impl Disk for FaultyDisk {
         state.rename(from, to)
     }
 
+    fn rewrite(&self, path: &str, from: u64, to: u64) -> io::Result<()> {
+        self.state().rewrite(path, from, to)
+    }
+
     fn remove(&self, path: &str) -> io::Result<()> {
         self.state().remove(path)
     }

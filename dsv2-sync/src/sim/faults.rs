@@ -71,10 +71,8 @@ impl World {
     fn gave_up(&mut self, server: usize, life: u64) {
         if self.nodes[server].life == life && self.nodes[server].process.is_some() {
             self.tell(0, || format!("s{server}"), || "ends".to_owned());
-            // After a failed sync the whole machine is started again: what the disk did not keep may still be read until
-            // then, and a store that is opened before takes it for durable.
-            let failed = self.nodes[server].process.as_ref().is_some_and(super::node::Process::has_failed);
-            if !failed && self.fault_random.chance(1, 2) {
+            // Either the process or the whole machine is started again.
+            if self.fault_random.chance(1, 2) {
                 self.nodes[server].process = None;
                 self.break_links_of(server);
             } else {

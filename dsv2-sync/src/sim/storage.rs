@@ -115,10 +115,6 @@ impl Process {
         self.health = Health::Failed(durable.clone());
     }
 
-    pub(super) fn has_failed(&self) -> bool {
-        matches!(self.health, Health::Failed(_))
-    }
-
     /// Takes a read; yields it where it need not wait.
     pub(super) fn queue_read(&mut self, token: u64, read: Read) -> Option<(u64, Read)> {
         let stands = !self.syncing && !matches!(self.health, Health::Good);

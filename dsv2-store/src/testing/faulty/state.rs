@@ -217,6 +217,18 @@ impl State {
         error.map_or(Ok(()), Err)
     }
 
+    pub(super) fn rewrite(&mut self, path: &str, from: u64, to: u64) -> io::Result<()> {
+        self.call(Call::Open)?;
+        let id = *self.cached.get(path).ok_or(io::ErrorKind::NotFound)?;
+        let file = &mut self.files[id];
+        let range = usize::try_from(from).unwrap_or(usize::MAX)..usize::try_from(to).unwrap_or(usize::MAX);
+        let bytes = file.cached.get(range.clone()).ok_or(io::ErrorKind::UnexpectedEof)?.to_vec();
+        if !bytes.is_empty() {
+            file.change(What::Write { offset: range.start, bytes });
+        }
+        self.sync(id)
+    }
+
     pub(super) fn truncate(&mut self, id: usize, len: u64) -> io::Result<()> {
         let fails = self.power_fails();
         let len = usize::try_from(len).unwrap_or(usize::MAX);
@@ -236,7 +248,7 @@ impl State {
         }
         let fails = self.power_fails();
         if !fails || self.rng.chance(50) {
-            self.files[id].sync();
+            self.files[id].sync(&mut self.rng);
         }
         if fails { Err(power_is_off()) } else { Ok(()) }
     }
@@ -304,9 +316,18 @@ impl File {
         self.changes.push(Change { what, given_up: false });
     }
 
-    fn sync(&mut self) {
-        for change in self.changes.extract_if(.., |change| !change.given_up) {
-            change.what.apply(&mut self.durable);
+    /// What was given up survives in part, or not, *below* what came later and is synced now.
+    fn sync(&mut self, rng: &mut SplitMix64) {
+        for change in std::mem::take(&mut self.changes) {
+            match change.what {
+                what if !change.given_up => what.apply(&mut self.durable),
+                What::Write { offset, bytes } => {
+                    let piece = if rng.chance(50) { usize::MAX } else { 512 };
+                    self.crash_write(rng, piece, offset, &bytes);
+                }
+                what if rng.chance(50) => what.apply(&mut self.durable),
+                What::Truncate { .. } => {}
+            }
         }
     }
 
