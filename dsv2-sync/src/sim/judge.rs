@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dsv2_core::{Clock, Event, EventBody, EventId, EventKind, Feed, Floors, Level, Reply, ReplyBody};
+use dsv2_core::{Clock, Event, EventBody, EventId, EventKind, Feed, Level, Reply, ReplyBody};
 use dsv2_store::EventStore;
 
 use super::client::topic;
@@ -148,13 +148,10 @@ impl World {
         }
     }
 
-    /// Up to which logical time reads may lack messages of a feed.
+    /// Up to which logical time reads may lack messages of a feed: what a server had retired that was then lost, too.
     fn record_retired(&mut self, feeds: &BTreeSet<Feed>) {
-        let machines = self.nodes.iter().filter_map(|node| node.process.as_ref()).map(|process| &process.machine);
-        let mut floors = Floors::default();
-        machines.for_each(|machine| floors.merge(machine.state().floors()));
         for feed in feeds {
-            let clock = floors.of(kind(feed));
+            let clock = self.retired.of(kind(feed));
             if clock > Clock::ZERO {
                 self.record(Record::Retired { topic: topic(feed), clock });
             }

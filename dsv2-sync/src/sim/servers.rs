@@ -1,11 +1,12 @@
 //! Servers in the world: their turns, what they want done, and the links between them.
 
-use dsv2_core::{Change, Limits, Machine, Reply, ReplyBody, Request, Service};
+use dsv2_core::{Change, Limits, Machine, Reply, Request, Service};
 
 use dsv2_store::StoreError;
 
 use super::node::{Node, Process};
 use super::storage::Health;
+use super::trace::{answer, written};
 use super::world::{DEAD_AFTER_US, Happening, REDIAL_US, World, between};
 use crate::link::LinkMessage;
 use crate::planted::Bug;
@@ -116,21 +117,16 @@ impl World {
         if !process.is_due(self.now_us) {
             return;
         }
-        let told = self.trace.is_told();
-        if !self.config.retention().keeps_all() {
-            let changes = process.uncommitted.iter().flat_map(|(_, changes, _)| changes);
-            self.archive.extend(changes.filter_map(|change| match change {
-                Change::Append(event) => Some((event.id.clone(), event.clone())),
-                Change::Skip { .. } | Change::Retire { .. } => None,
-            }));
-        }
-        for change in process.uncommitted.iter().flat_map(|(_, changes, _)| changes).filter(|_| told) {
-            let what = match change {
-                Change::Append(event) => format!("appends {} {}, and syncs", event.id, body(&event.body)),
-                Change::Skip { origin, upto } => format!("passes over what is retired of {origin} up to {upto}"),
-                Change::Retire { floors, .. } => format!("retires up to {} and {}", floors.publish, floors.message),
-            };
-            self.trace.tell(self.now_us, 6, &format!("s{server}"), &what);
+        for change in process.uncommitted.iter().flat_map(|(_, changes, _)| changes) {
+            match change {
+                Change::Append(_) if self.config.retention().keeps_all() => {}
+                Change::Append(event) => drop(self.archive.insert(event.id.clone(), event.clone())),
+                Change::Retire { floors, .. } => self.retired.merge(*floors),
+                Change::Skip { .. } => {}
+            }
+            if self.trace.is_told() {
+                self.trace.tell(self.now_us, 6, &format!("s{server}"), &written(change));
+            }
         }
         if let Err(error) = process.write() {
             return self.disk_refused(server, life, &error);
@@ -497,25 +493,5 @@ fn collect(
     if durable {
         process.issued = commit;
         process.uncommitted.push((commit, changes, save));
-    }
-}
-
-/// An event's body for people.
-pub(super) fn body(body: &dsv2_core::EventBody) -> String {
-    use dsv2_core::EventBody::{ChannelCreate, Message, Publish, UserLogin};
-    match body {
-        UserLogin { user } => format!("user_login {user}"),
-        ChannelCreate { channel } => format!("channel_create {channel}"),
-        Publish { user, channel, message } => format!("message_publish {channel} {user}: {message:?}"),
-        Message { src, dst, message } => format!("message_send {src} to {dst}: {message:?}"),
-    }
-}
-
-fn answer(body: &ReplyBody) -> String {
-    match body {
-        ReplyBody::Done(Some(receipt)) => format!("done, {} at {}", receipt.event, receipt.level),
-        ReplyBody::Failed(failure) => format!("{}, {}", failure.code, failure.outcome.as_str()),
-        ReplyBody::History(page) => format!("a page of {} message(s)", page.events.len()),
-        _ => "done".to_owned(),
     }
 }

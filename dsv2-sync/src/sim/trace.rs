@@ -1,5 +1,7 @@
 //! What happened, as a digest and as lines that one can read.
 
+use dsv2_core::{Change, EventBody, ReplyBody};
+
 /// A digest of all that happens, and the lines where they are wanted.
 #[derive(Debug, Default)]
 pub(super) struct Trace {
@@ -44,5 +46,35 @@ impl Trace {
 
     pub(super) fn take_lines(&mut self) -> Vec<String> {
         self.lines.take().unwrap_or_default()
+    }
+}
+
+/// An event's body for people.
+fn body(body: &EventBody) -> String {
+    use EventBody::{ChannelCreate, Message, Publish, UserLogin};
+    match body {
+        UserLogin { user } => format!("user_login {user}"),
+        ChannelCreate { channel } => format!("channel_create {channel}"),
+        Publish { user, channel, message } => format!("message_publish {channel} {user}: {message:?}"),
+        Message { src, dst, message } => format!("message_send {src} to {dst}: {message:?}"),
+    }
+}
+
+/// An answer for people.
+pub(super) fn answer(body: &ReplyBody) -> String {
+    match body {
+        ReplyBody::Done(Some(receipt)) => format!("done, {} at {}", receipt.event, receipt.level),
+        ReplyBody::Failed(failure) => format!("{}, {}", failure.code, failure.outcome.as_str()),
+        ReplyBody::History(page) => format!("a page of {} message(s)", page.events.len()),
+        _ => "done".to_owned(),
+    }
+}
+
+/// A change of a log for people.
+pub(super) fn written(change: &Change) -> String {
+    match change {
+        Change::Append(event) => format!("appends {} {}, and syncs", event.id, body(&event.body)),
+        Change::Skip { origin, upto } => format!("passes over what is retired of {origin} up to {upto}"),
+        Change::Retire { floors, .. } => format!("retires up to {} and {}", floors.publish, floors.message),
     }
 }

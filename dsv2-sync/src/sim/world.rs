@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::sync::Arc;
 
-use dsv2_core::{Event, EventId, Now, Reply, Wall};
+use dsv2_core::{Event, EventId, Floors, Now, Reply, Wall};
 
 use super::broker::Broker;
 use super::client::Client;
@@ -124,6 +124,8 @@ pub(super) struct World {
     pub(super) session_turn: Vec<crate::session::Effect>,
     /// Every event that was ever written, where messages are retired: what nobody removed anything from.
     pub(super) archive: BTreeMap<EventId, Arc<Event>>,
+    /// The highest floors that any server has written, one that was then lost included.
+    pub(super) retired: Floors,
     /// Who led in which epoch.
     pub(super) leaders: BTreeMap<(u64, u128), usize>,
     pub(super) trace: Trace,
@@ -183,6 +185,7 @@ impl World {
             free_effects: Vec::new(),
             session_turn: Vec::new(),
             archive: BTreeMap::new(),
+            retired: Floors::default(),
             leaders: BTreeMap::new(),
             trace: Trace::default(),
             checker: Checker::default(),
