@@ -23,3 +23,7 @@ pub mod shutdown;
 pub mod tool;
 
 pub use error::Error;
+
+/// All programs here allocate by it: much is made on one thread and dropped on another.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

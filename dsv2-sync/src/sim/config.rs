@@ -194,7 +194,7 @@ impl SimConfig {
             retire_lost: seed % 2,
             retention_bytes: sometimes(between(500, 6_000), between(0, 2)) * voters,
             retention_ms: sometimes(between(500, 8_000), between(0, 1)) * voters,
-            upkeep_percent: between(0, 20),
+            upkeep_percent: between(0, 10),
             faults,
         };
         config.learners = if voters == 1 { [0, 0, 1, 2][between(0, 3) as usize] } else { 0 };
