@@ -204,11 +204,8 @@ impl SimConfig {
         config.faults.full_ms = between(100, 8_000);
         config.faults.sync_failure_every_ms = sometimes(between(1_500, 8_000), between(0, 1));
         config.faults.server_wiped_percent = sometimes(between(10, 80), between(0, 2) / 2);
-        // Only what is final may be retired, and a lost disk unmakes that.
         if between(0, 1) == 0 {
             (config.retention_bytes, config.retention_ms) = (0, 0);
-        } else if config.retention_bytes > 0 || config.retention_ms > 0 {
-            config.faults.server_wiped_percent = 0;
         }
         config
     }
