@@ -434,12 +434,10 @@ impl Checker {
     fn wrote(&mut self, line: u64, client: &str, write: String, topic: &str, text: &str) {
         let (client, topic) = (self.names.client(client), self.names.topic(topic));
         let message = self.message(topic, text);
-        let known = self.writes.contains_key(&write);
         self.messages[message].write.get_or_insert_with(|| write.clone());
-        if !known {
-            self.later.push((line, Later::Wrote { client, message }));
-            self.writes.insert(write, Write { client, message, ok: None, unknown: false, rejected: None });
-        }
+        self.later.push((line, Later::Wrote { client, message }));
+        let new = Write { client, message, ok: None, unknown: false, rejected: None };
+        self.writes.entry(write).or_insert(new);
     }
 
     fn acknowledged(&mut self, line: u64, write: &str, level: Level, event: Option<EventId>, id: Option<String>) {

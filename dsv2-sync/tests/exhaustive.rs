@@ -308,6 +308,7 @@ fn no_schedule_of_a_quorum_election_breaks_its_laws() {
             bounds(100, 2_100, 1, 0, 0),
             bounds(100, 2_100, 2, 0, 0),
             bounds(100, 2_600, 0, 0, 1),
+            bounds(0, 1_900, 0, 1, 0),
             bounds(100, 2_600, 1, 1, 1),
         ],
     );
@@ -322,6 +323,7 @@ fn no_schedule_of_a_plain_election_breaks_its_laws() {
             bounds(0, 2_300, 2, 0, 0),
             bounds(0, 4_000, 0, 0, 1),
             bounds(0, 2_600, 1, 0, 1),
+            bounds(0, 1_900, 0, 1, 0),
             bounds(0, 4_000, 1, 1, 1),
         ],
     );

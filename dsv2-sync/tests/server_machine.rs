@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dsv2_core::{
-    Change, Clock, Code, Event, EventBody, EventId, Failure, Format, IdempotencyKey, Level, Machine, MessageId, Mono,
-    Now, Origin, Outcome, Position, Reply, ReplyBody, Request, RequestBody, RequestExt, ServerName, Timestamp, Wall,
+    Change, ChannelName, Clock, Code, Event, EventBody, EventId, Failure, Format, HistoryQuery, HistorySpan,
+    IdempotencyKey, Level, Machine, MessageId, Mono, Now, Origin, Outcome, Position, Reply, ReplyBody, Request,
+    RequestBody, RequestExt, ServerName, Subject, Timestamp, Wall,
 };
 use dsv2_sync::election::NodeId;
 use dsv2_sync::link::{LinkHello, LinkMessage};
-use dsv2_sync::server::{Effect, Input, LinkId, Server, ServerConfig};
+use dsv2_sync::server::{Effect, Input, LinkId, Read, ReadResult, Server, ServerConfig};
 
 fn name(text: &str) -> ServerName {
     text.parse().expect("a name")
@@ -378,5 +379,60 @@ fn a_reference_that_forgot_is_told_the_rank() {
     match &asked(&again)[..] {
         [RequestBody::Rank(card)] => assert_eq!(card.rank, Some(4), "it says which rank it has"),
         other => panic!("{other:?}"),
+    }
+}
+
+/// What a server wrote a second time is left out of history; a page of nothing else is no end of it.
+#[test]
+fn a_page_of_repetitions_only_is_followed_by_the_one_before() {
+    let mut bench = Bench::new("s1", &[]);
+    bench.joins(1, "s2");
+    bench.joins(2, "s3");
+    let channel: ChannelName = "dev".parse().expect("a name");
+    let event = |server: &str, seq, clock| Event {
+        id: EventId { origin: Origin { server: name(server), incarnation: 7 }, seq },
+        clock: Clock::new(clock).expect("a clock"),
+        prev: None,
+        message_id: MessageId::Foreign(u128::from(seq)),
+        timestamp: Timestamp::default(),
+        body: EventBody::Publish {
+            user: "ana".parse().expect("a name"),
+            channel: channel.clone(),
+            message: format!("text {seq}").parse().expect("a text"),
+        },
+    };
+    let firsts: Vec<Event> = (1..=2).map(|seq| event("s2", seq, 10 + seq)).collect();
+    let again: Vec<Event> = (1..=2).map(|seq| event("s3", seq, 20 + seq)).collect();
+    for (link, events) in [(1, &firsts), (2, &again)] {
+        let events = events.iter().cloned().map(Arc::new).collect();
+        bench.link(LinkId::Accepted(link), LinkMessage::Events { events });
+    }
+    let query = HistoryQuery { subject: Subject::Channel(channel), span: HistorySpan::Before(None), limit: 2 };
+    let asked = bench.ask(5, RequestBody::History(query), RequestExt::default());
+    let read = |effects: &[Effect]| {
+        effects.iter().find_map(|effect| match effect {
+            Effect::Read { token, read: Read::Before { key, limit: 2, .. } } => Some((*token, key.clone())),
+            _ => None,
+        })
+    };
+    let (token, key) = read(&asked).expect("a read");
+    assert_eq!(key, None);
+    let all = bench.server.position().clone();
+    let page = |events: &[Event], next: &Position, more| {
+        let (events, next, heads) = (events.to_vec(), next.clone(), all.clone());
+        Ok(ReadResult::Page { events, next, heads, more, retired: Vec::new() })
+    };
+    let read_again = bench.feed(Input::Read { token, result: page(&again, &all, true) });
+    assert!(reply(&read_again, 5).is_none(), "an empty page would look like the end");
+    let (token, key) = read(&read_again).expect("another read");
+    assert_eq!(key, Some(again[0].key()));
+    let answered = bench.feed(Input::Read { token, result: page(&firsts, &Position::default(), false) });
+    match reply(&answered, 5).map(|reply| &reply.body) {
+        Some(ReplyBody::History(page)) => {
+            let ids: Vec<&EventId> = page.events.iter().filter_map(|event| event.event.as_ref()).collect();
+            assert_eq!(ids, [&firsts[0].id, &firsts[1].id]);
+            assert_eq!((&page.next, page.more), (&all, false), "who follows goes on behind the repetitions");
+        }
+        other => panic!("a page, not {other:?}"),
     }
 }

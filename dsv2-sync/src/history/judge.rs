@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use dsv2_core::{Clock, EventId, Level, OrderKey};
 
-use super::{Checker, From, Kind, Later, Page, Violation};
+use super::{Checker, From, Kind, Later, Message, Page, Violation};
 
 /// What a client has seen.
 #[derive(Debug, Default)]
@@ -120,20 +120,14 @@ impl Checker {
     /// Walks through the history once more, with what each client has seen.
     fn judge_clients(&mut self) {
         let mut clients: HashMap<u32, Seen> = HashMap::new();
+        let mut written: BTreeMap<usize, (u64, Clock)> = BTreeMap::new();
         for (line, later) in std::mem::take(&mut self.later) {
             match later {
                 Later::Wrote { client, message } => {
-                    let seen = clients.entry(client).or_default();
-                    if let Some((_, _, clock)) = &self.messages[message].place
-                        && *clock > Clock::ZERO
-                        && *clock <= seen.clock
-                    {
-                        let text = format!(
-                            "{:?} has clock {clock}, and its author had seen one of {}",
-                            self.messages[message].text, seen.clock
-                        );
-                        self.broken(line, Kind::CausalOrder, text);
-                    }
+                    // It stands where one of the attempts put it, and one of another session may have seen less.
+                    let clock = clients.get(&client).map_or(Clock::ZERO, |seen| seen.clock);
+                    let (_, least) = written.entry(message).or_insert((line, clock));
+                    *least = clock.min(*least);
                 }
                 Later::Acknowledged { client, message, event } => {
                     let seen = clients.entry(client).or_default();
@@ -152,6 +146,18 @@ impl Checker {
                         self.saw(seen, line, *message, key.as_ref().map(|key| (&key.id, key.clock)), false);
                     }
                 }
+            }
+        }
+        self.judge_causes(&written);
+    }
+
+    /// No message stands before one that its author had seen.
+    fn judge_causes(&mut self, written: &BTreeMap<usize, (u64, Clock)>) {
+        for (&message, &(line, seen)) in written {
+            let Message { text, place: Some((_, _, clock)), .. } = &self.messages[message] else { continue };
+            if *clock > Clock::ZERO && *clock <= seen {
+                let text = format!("{text:?} has clock {clock}, and its author had seen one of {seen}");
+                self.broken(line, Kind::CausalOrder, text);
             }
         }
     }

@@ -16,6 +16,7 @@ mod config;
 mod departed;
 mod foreign;
 mod forwards;
+mod history;
 mod io;
 mod links;
 mod members;

@@ -2,11 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use dsv2_core::{
-    Clock, ClockReport, Code, Event, Failure, HistoryPage, HistoryQuery, HistorySpan, Mono, Now, PeerReport, ReplyBody,
-    Request, RequestBody, StatusReport, Subject,
-};
+use dsv2_core::{ClockReport, Code, Failure, Mono, Now, PeerReport, ReplyBody, Request, RequestBody, StatusReport};
 
+use super::history::{Page, Paging};
 use super::io::{Effect, LinkId, Read, ReadResult};
 use super::pulls::Sure;
 use super::{ReplyTo, Server};
@@ -14,7 +12,6 @@ use crate::clock_sync::ClockSync;
 use crate::guard::is_plausible;
 use crate::planted::Bug;
 use crate::replication::ReplicationLog;
-use crate::state::Lookup;
 
 /// Requests that wait for events which their client has seen elsewhere.
 #[derive(Debug, Default)]
@@ -37,12 +34,7 @@ impl Parked {
 #[derive(Debug)]
 pub(super) enum Reading {
     /// To answer a `history`.
-    History {
-        to: ReplyTo,
-        request: Box<Request>,
-        /// As it was when the read was asked for: what became stable meanwhile, the read may not have found.
-        stable: Option<Clock>,
-    },
+    History(Box<Paging>),
     /// To answer a pull on a link, or to catch a peer up.
     Range(Asked),
     /// To see what may be retired.
@@ -79,7 +71,7 @@ impl Server {
     }
 
     /// Whether its client has seen what may not be shown here.
-    fn is_behind(&self, request: &Request) -> bool {
+    pub(super) fn is_behind(&self, request: &Request) -> bool {
         request.ext.position.as_ref().is_some_and(|position| !self.visible().covers(position))
     }
 
@@ -131,7 +123,7 @@ impl Server {
     }
 
     /// Keeps a request until the events it depends on have arrived, and asks for them.
-    fn park(&mut self, now: Now, to: ReplyTo, request: Box<Request>, out: &mut Vec<Effect>) {
+    pub(super) fn park(&mut self, now: Now, to: ReplyTo, request: Box<Request>, out: &mut Vec<Effect>) {
         if self.parked.requests.len() >= self.config.caps.parked {
             let failure = Failure::rejected(Code::Full, "too many requests wait for events of other servers");
             return self.refuse(now, to, &request, failure, out);
@@ -171,32 +163,6 @@ impl Server {
         }
     }
 
-    fn history(&mut self, now: Now, to: ReplyTo, request: Box<Request>, query: &HistoryQuery, out: &mut Vec<Effect>) {
-        let feed = match &query.subject {
-            Subject::Topic(topic) => {
-                let shown = self.shows(self.state.channel(topic)) || self.shows(self.state.user(topic));
-                self.state.feed(topic).filter(|_| shown)
-            }
-            subject => subject.feed(),
-        };
-        let Some(feed) = feed else {
-            let failure = Failure::rejected(Code::UnknownChannel, "topic is neither a channel nor a user");
-            return self.refuse(now, to, &request, failure, out);
-        };
-        if self.reads.len() >= self.config.caps.parked {
-            return self.refuse(now, to, &request, Failure::rejected(Code::Full, "too many reads are under way"), out);
-        }
-        let limit = usize::try_from(query.limit).unwrap_or(usize::MAX).min(self.config.caps.page);
-        let read = match &query.span {
-            HistorySpan::After(position) => Read::After { feed, position: position.clone(), limit },
-            HistorySpan::Before(key) => Read::Before { feed, key: key.clone(), limit },
-        };
-        let token = self.token();
-        let stable = self.stable();
-        self.reads.insert(token, Reading::History { to, request, stable });
-        out.push(Effect::Read { token, read });
-    }
-
     pub(super) fn start_range(
         &mut self,
         link: LinkId,
@@ -225,30 +191,12 @@ impl Server {
         out: &mut Vec<Effect>,
     ) {
         match (self.reads.remove(&token), result) {
-            // What was held when the question came, the disk did not take: the page lacks what the client has seen.
-            (Some(Reading::History { to, request, .. }), Ok(_)) if self.stuck.is_some() && self.is_behind(&request) => {
-                self.park(now, to, request, out);
+            (Some(Reading::History(paging)), Ok(ReadResult::Page { events, next, heads, more, retired })) => {
+                self.page_read(now, *paging, Page { events, next, heads, more, retired }, out);
             }
-            (
-                Some(Reading::History { to, request, stable }),
-                Ok(ReadResult::Page { mut events, next, heads, more, retired }),
-            ) => {
-                // The event that counts may have come after the page was read: then its twin stands for it there.
-                let counts = |event: &Event| match self.state.lookup(&event.message_id, &event.body) {
-                    Lookup::Same(counts) => heads.contains(&counts),
-                    _ => true,
-                };
-                let is_shown = |event: &Event| !self.state.is_twin(&event.id) || !counts(event);
-                events.retain(|event| self.planted.has(Bug::TwinShown) || is_shown(event));
-                let events = HistoryPage::publications(&events);
-                let stable = stable.filter(|_| self.stuck.is_none());
-                let page = HistoryPage { events, next, heads, more, stable, retired };
-                let reply = self.reply_to(now, &request, ReplyBody::History(page), true);
-                self.send_reply(to, reply, false, out);
-            }
-            (Some(Reading::History { to, request, .. }), result) => {
+            (Some(Reading::History(paging)), result) => {
                 let why = result.err().unwrap_or_else(|| "the store answered something else".to_owned());
-                self.refuse(now, to, &request, Failure::rejected(Code::NotReady, why), out);
+                self.refuse(now, paging.to, &paging.request, Failure::rejected(Code::NotReady, why), out);
             }
             (Some(Reading::Floors), result) => {
                 let floors = match result {
