@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use dsv2_core::{Event, EventId, Feed, Floors, Origin, Position, Retention, Timestamp};
+use dsv2_core::{Clock, Event, EventId, Feed, Floors, Origin, Position, Retention, Timestamp};
 use dsv2_net::client::Client;
 use dsv2_net::engine::{Broker, BrokerConfig, Proxy, ProxyConfig};
 use dsv2_net::server::{Server, ServerOptions};
@@ -47,6 +47,9 @@ impl EventStore for Counting {
     }
     fn floors(&self) -> Floors {
         self.inner.floors()
+    }
+    fn position_at(&self, clock: Clock) -> Position {
+        self.inner.position_at(clock)
     }
     fn floors_for(&self, retention: &Retention, now: Timestamp) -> Floors {
         self.inner.floors_for(retention, now)

@@ -39,5 +39,5 @@ pub use name::{
     Channel, ChannelName, NAME_CAP_BYTES, Name, NameError, RESERVED, Server, ServerName, Topic, User, UserName,
 };
 pub use position::Position;
-pub use retention::{Floors, Keep, Retention};
+pub use retention::{Floors, Keep, Retention, Retirement};
 pub use time::{Mono, Now, Timestamp, Wall};

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Clock;
 use crate::event::EventKind;
+use crate::position::Position;
 
 /// Below which logical clocks messages are *retired*: no longer served, and removed from disks in time.
 ///
@@ -64,10 +65,54 @@ impl Floors {
         Self { publish: self.publish.min(clock), message: self.message.min(clock) }
     }
 
+    /// The higher floor.
+    #[must_use]
+    pub fn highest(&self) -> Clock {
+        self.publish.max(self.message)
+    }
+
     /// Whether no floor is below the other's.
     #[must_use]
     pub fn covers(&self, other: &Self) -> bool {
         self.publish >= other.publish && self.message >= other.message
+    }
+}
+
+/// Floors that are to be raised, and what must be held before they are.
+///
+/// Whoever lacks messages because another server has retired them remembers this durably first: the other may be lost with
+/// its floors, and then nobody else would ever retire what this one does not have.
+///
+/// ```
+/// use dsv2_core::{Clock, Floors, Position, Retirement};
+/// let floors = Floors::both(Clock::new(7).unwrap_or(Clock::ZERO));
+/// let mut known = Retirement::default();
+/// assert!(known.merge(&Retirement { floors, at: Position::default() }));
+/// assert!(!known.merge(&Retirement { floors, at: Position::default() }), "that was known");
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retirement {
+    /// The floors.
+    pub floors: Floors,
+    /// All events with clocks up to the floors, among others.
+    pub at: Position,
+}
+
+impl Retirement {
+    /// Whether it raises nothing.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        self.floors == Floors::default()
+    }
+
+    /// Raises the floors to another's, where one of those is higher; yields whether one was.
+    pub fn merge(&mut self, other: &Self) -> bool {
+        let new = !self.floors.covers(&other.floors);
+        if new {
+            self.floors.merge(other.floors);
+            self.at.merge(&other.at);
+        }
+        new
     }
 }
 

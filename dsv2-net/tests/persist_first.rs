@@ -7,7 +7,9 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use dsv2_core::{Event, EventId, Feed, Floors, Format, Origin, Position, RequestBody, Retention, Service, Timestamp};
+use dsv2_core::{
+    Clock, Event, EventId, Feed, Floors, Format, Origin, Position, RequestBody, Retention, Service, Timestamp,
+};
 use dsv2_net::Endpoint;
 use dsv2_net::engine::{Proxy, ProxyConfig};
 use dsv2_net::port::{self, Port, PortEvent, PortLimits, SocketKind, Transport};
@@ -77,6 +79,9 @@ impl EventStore for Gated {
     }
     fn floors(&self) -> Floors {
         self.0.floors()
+    }
+    fn position_at(&self, clock: Clock) -> Position {
+        self.0.position_at(clock)
     }
     fn floors_for(&self, retention: &Retention, now: Timestamp) -> Floors {
         self.0.floors_for(retention, now)

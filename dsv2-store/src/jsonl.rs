@@ -22,7 +22,7 @@ mod view;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use dsv2_core::{Event, EventId, EventKind, Feed, Floors, Origin, Position, Retention, Timestamp};
+use dsv2_core::{Clock, Event, EventId, EventKind, Feed, Floors, Origin, Position, Retention, Timestamp};
 
 use self::manifest::Manifest;
 pub(crate) use self::open::recovery_of;
@@ -415,6 +415,10 @@ impl EventStore for JsonlStore {
 
     fn floors(&self) -> Floors {
         self.floors
+    }
+
+    fn position_at(&self, clock: Clock) -> Position {
+        self.view.index.position_at(clock)
     }
 
     fn floors_for(&self, retention: &Retention, now: Timestamp) -> Floors {

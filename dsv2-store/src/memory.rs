@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dsv2_core::{Event, EventBody, EventId, Feed, Floors, Origin, Position, Retention, Timestamp};
+use dsv2_core::{Clock, Event, EventBody, EventId, Feed, Floors, Origin, Position, Retention, Timestamp};
 
 use crate::error::StoreError;
 use crate::index::{Entry, EventRef, FeedNames, Index, Place};
@@ -123,6 +123,10 @@ impl EventStore for MemoryStore {
 
     fn floors(&self) -> Floors {
         self.floors
+    }
+
+    fn position_at(&self, clock: Clock) -> Position {
+        self.index.position_at(clock)
     }
 
     fn floors_for(&self, retention: &Retention, now: Timestamp) -> Floors {

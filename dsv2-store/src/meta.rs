@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dsv2_core::{Clock, ServerName};
+use dsv2_core::{Clock, Retirement, ServerName};
 use serde::{Deserialize, Serialize};
 
 /// What a server must remember besides events: a small record that is replaced as a whole.
@@ -37,6 +37,9 @@ pub struct Meta {
     /// Voters that are gone for good, as an operator said: nobody waits for them any more.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub departed: BTreeSet<ServerName>,
+    /// Floors that are to be raised, as other servers told that had raised them.
+    #[serde(default, skip_serializing_if = "Retirement::is_none")]
+    pub retirement: Retirement,
     /// Fields of other versions, kept as they are.
     #[serde(flatten)]
     pub extra: BTreeMap<String, serde_json::Value>,
@@ -55,7 +58,7 @@ pub struct Vote {
 impl Meta {
     /// The record of a new data directory.
     #[must_use]
-    pub const fn new(node: u128) -> Self {
+    pub fn new(node: u128) -> Self {
         Self {
             node,
             name: None,
@@ -66,6 +69,7 @@ impl Meta {
             rank: None,
             voters: None,
             departed: BTreeSet::new(),
+            retirement: Retirement::default(),
             extra: BTreeMap::new(),
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use dsv2_core::{Change, Event, EventId, Feed, Floors, OrderKey, Origin, Position, Retention, Timestamp};
+use dsv2_core::{Change, Clock, Event, EventId, Feed, Floors, OrderKey, Origin, Position, Retention, Timestamp};
 
 use crate::disk::Disk;
 use crate::error::StoreError;
@@ -92,6 +92,9 @@ pub trait EventStore: Send {
 
     /// The floors that a retention asks for as of `now`: none below the present ones. A hint; nothing changes.
     fn floors_for(&self, retention: &Retention, now: Timestamp) -> Floors;
+
+    /// The last event of each origin up to which none has a higher clock than `clock`; retired ones count as lower.
+    fn position_at(&self, clock: Clock) -> Position;
 
     /// Retires messages below the floors, durably, but of every feed the last event of each origin; an event in `hidden`
     /// is never such a last one. Retired events are no longer served, and [`EventStore::vector`] still means them.

@@ -20,7 +20,7 @@
 //! | `final` | `server`, `topic`, `events` | all messages that a server holds when the run has ended |
 //! | `retired` | `topic`, `clock` | retention took messages of the topic up to that logical time: reads may lack them, `final` lists too, and a subscription that was told of a gap |
 //! | `lost` | `server` | its disk is gone for good, and with it what was acknowledged at `local` |
-//! | `gone` | `origin`, `from`, `to` | the last copy of these events of an origin went with a disk, and with them what was acknowledged at `local` |
+//! | `gone` | `origin`, `from`, `to`, `messages`? | the last copy of these events of an origin went with a disk, and with them what was acknowledged at `local`; `messages`, pairs of topic and text, may have stood there, and stand elsewhere since |
 //!
 //! An entry is `text`, and where known `event` (`server/incarnation#number`), `clock` and `id`. A text names its message,
 //! so no two messages of a topic may share one. Without `final` lines, only what can be judged without them is.
@@ -134,6 +134,8 @@ pub enum Record {
         origin: Origin,
         from: u64,
         to: u64,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        messages: Vec<(String, String)>,
     },
 }
 
@@ -273,6 +275,8 @@ struct Message {
     seen_at: Option<u32>,
     /// The logical time that it was shown with.
     clock: Option<Clock>,
+    /// An event that held it went with a disk: until then it may have stood there.
+    moved: bool,
 }
 
 #[derive(Debug)]
@@ -376,7 +380,14 @@ impl Checker {
                 let retired = self.retired.entry(topic).or_insert(Clock::ZERO);
                 *retired = clock.max(*retired);
             }
-            Record::Gone { origin, from, to } => self.gone.push((origin, from, to)),
+            Record::Gone { origin, from, to, messages } => {
+                self.gone.push((origin, from, to));
+                for (topic, text) in messages {
+                    let topic = self.names.topic(&topic);
+                    let message = self.message(topic, &text);
+                    self.messages[message].moved = true;
+                }
+            }
         }
     }
 
@@ -409,6 +420,7 @@ impl Checker {
             place: None,
             seen_at: None,
             clock: None,
+            moved: false,
         });
         self.by_text[index].insert(Box::from(text), message);
         message

@@ -14,7 +14,7 @@
 //! On the wire each is one frame, `[version, message]` in MessagePack: an array, so that no request of the family,
 //! which is a map, can be taken for one.
 
-use dsv2_core::{Clock, Event, Floors, Level, Origin, Position, ServerName};
+use dsv2_core::{Clock, Event, Level, Origin, Position, Retirement, ServerName};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -23,8 +23,8 @@ use crate::clock_sync::ClockMessage;
 use crate::election::ElectionMessage;
 
 /// The version of the messages here. Servers refuse others. Version 2 brought the messages of elections with a quorum,
-/// version 3 the present life in a hello, version 4 retention.
-pub const LINK_VERSION: u8 = 4;
+/// version 3 the present life in a hello, version 4 retention, version 5 floors wherever what they retired is told of.
+pub const LINK_VERSION: u8 = 5;
 
 /// One message on a link.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -56,6 +56,8 @@ pub enum LinkMessage {
         upto: u64,
         /// The events, in their order; the numbers between them are retired.
         events: Vec<Arc<Event>>,
+        /// By these floors: whoever passes over what is retired must remember them.
+        retirement: Retirement,
     },
     /// What of the streamed events' origins is durable at the receiver.
     Ack {
@@ -68,6 +70,8 @@ pub enum LinkMessage {
         durable: Position,
         /// Whether the receiver should answer with its own.
         answer: bool,
+        /// The floors that it knows of.
+        retirement: Retirement,
     },
     /// Asks for the events of an origin from a number on.
     Pull {
@@ -84,10 +88,8 @@ pub enum LinkMessage {
         events: Position,
         /// What was final at the sender then: it holds every event up to this clock, durable. Zero where it cannot tell.
         stable: Clock,
-        /// Below which clocks messages are to be retired, as far as the sender knows.
-        floors: Floors,
-        /// By whoever holds all this.
-        at: Position,
+        /// The floors that it knows of.
+        retirement: Retirement,
         /// Voters that are gone for good, as far as the sender knows.
         departed: BTreeSet<ServerName>,
     },

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use dsv2_core::{Change, Event, Floors, Position, ServerName};
+use dsv2_core::{Change, Event, Floors, Position, Retirement, ServerName};
 use dsv2_store::{Disk, EventStore, FeedCursor, Fold, Limit, Meta, Page, Snapshotted, StoreError, Vote, make_snapshot};
 
 use crate::election::{Epoch, NodeId};
@@ -20,6 +20,9 @@ pub fn configure(config: &mut ServerConfig, store: &dyn EventStore) {
     let vote = |vote: &Vote| Epoch { number: vote.epoch, node: NodeId(vote.candidate) };
     config.vote = meta.vote.as_ref().map_or(Epoch::ZERO, vote);
     config.floors = store.floors();
+    let raised = Retirement { floors: config.floors, at: store.position_at(config.floors.highest()) };
+    config.retirement = meta.retirement.clone();
+    config.retirement.merge(&raised);
     config.departed.clone_from(&meta.departed);
 }
 
@@ -36,6 +39,7 @@ pub fn remember(store: &mut dyn EventStore, saved: &Saved) -> Result<(), StoreEr
         rank: saved.rank,
         vote,
         departed: saved.departed.clone(),
+        retirement: saved.retirement.clone(),
         ..store.meta().clone()
     };
     store.save_meta(&meta)
@@ -91,9 +95,9 @@ fn read_all(store: &dyn EventStore, read: Read, bytes: usize) -> Result<ReadResu
             let range = store.range(&origin, from, limit(events))?;
             return Ok(ReadResult::Range { events: range.events, upto: range.upto });
         }
-        Read::Floors { retention, now } => {
-            let floors = store.floors_for(&retention, now);
-            return Ok(ReadResult::Floors(floors, store.vector().clone()));
+        Read::Floors { retention, now, bound } => {
+            let floors = store.floors_for(&retention, now).up_to(bound);
+            return Ok(ReadResult::Floors(Retirement { floors, at: store.position_at(floors.highest()) }));
         }
         Read::After { feed, position, limit } => (feed, FeedCursor::After(position), limit),
         Read::Before { feed, key, limit } => (feed, FeedCursor::Before(key), limit),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use dsv2_core::{
     Change, ChannelName, Clock, Code, Event, EventBody, EventId, Failure, Format, HistoryQuery, HistorySpan,
     IdempotencyKey, Level, Machine, MessageId, Mono, Now, Origin, Outcome, Position, Reply, ReplyBody, Request,
-    RequestBody, RequestExt, ServerName, Subject, Timestamp, Wall,
+    RequestBody, RequestExt, Retirement, ServerName, Subject, Timestamp, Wall,
 };
 use dsv2_sync::election::NodeId;
 use dsv2_sync::link::{LinkHello, LinkMessage};
@@ -302,7 +302,7 @@ fn a_hole_is_asked_for_once_and_an_earlier_life_page_by_page() {
     // It holds much of an earlier life.
     let old = foreign(3, 1).id.origin.clone();
     let durable = Position::from_iter([(old.clone(), 6)]);
-    let vector = || LinkMessage::Vector { durable: durable.clone(), answer: false };
+    let vector = || LinkMessage::Vector { durable: durable.clone(), answer: false, retirement: Retirement::default() };
     assert_eq!(pulls(&bench.link(link, vector())), Vec::<u64>::new(), "it may be on its way");
     bench.now = bench.now + Duration::from_millis(500);
     assert_eq!(pulls(&bench.link(link, vector())), [1]);

@@ -231,17 +231,18 @@ impl Group {
         self.dirty = true;
     }
 
-    /// Writes everything, and keeps what could not be written. Yields how many changes it were, too.
+    /// Writes everything, and keeps what could not be written. Yields how many changes it were, too. What is to be
+    /// remembered goes first: a change of the log may rest on it.
     fn commit(&mut self, store: &mut dyn EventStore) -> Result<(Report, usize), StoreError> {
         let changes = self.changes.len();
+        if let Some(saved) = &self.save {
+            stored::remember(store, saved)?;
+        }
         if changes > 0 {
             stored::write(store, &mut self.changes)?;
             store.sync()?;
             self.changes.clear();
             self.changes.shrink_to(KEEP);
-        }
-        if let Some(saved) = &self.save {
-            stored::remember(store, saved)?;
         }
         self.dirty = false;
         Ok((Report::Committed { commit: self.commit, saved: self.save.take() }, changes))

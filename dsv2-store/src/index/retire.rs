@@ -6,9 +6,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use dsv2_core::{Clock, EventId, EventKind, Floors, Origin, Retention, Timestamp};
+use dsv2_core::{Clock, EventId, EventKind, Floors, Origin, Position, Retention, Timestamp};
 
-use super::{Entry, FeedKey, Index, Place, Run};
+use super::{Entry, FeedKey, Index, OriginLog, Place, Run};
 use crate::index::chunks::SeqList;
 use crate::ranges::Ranges;
 
@@ -128,6 +128,15 @@ impl<P: Place> Index<P> {
             log.held.skip_to(end as usize);
         }
         self.vector.advance_to(&log.origin, log.held.len() as u64);
+    }
+
+    /// The last event of each origin before the first that is held and has a higher clock.
+    pub(crate) fn position_at(&self, clock: Clock) -> Position {
+        let last = |log: &OriginLog<P>| {
+            let first = log.held.first_where(|entry| entry.clock > clock);
+            (log.origin.clone(), first.unwrap_or(log.held.len()) as u64)
+        };
+        self.origins.iter().map(last).collect()
     }
 
     /// The floors that keep what is to be kept, as of `now`, and retire the rest; none is below the present ones. Where

@@ -82,6 +82,13 @@ impl<T: Copy> SeqMap<T> {
         }
     }
 
+    /// The position of the first item of which `is_behind` says true, where it says so of all behind that, too.
+    pub(crate) fn first_where(&self, is_behind: impl Fn(&T) -> bool) -> Option<usize> {
+        let chunk = self.chunks.partition_point(|(_, chunk)| chunk.last().is_none_or(|last| !is_behind(last)));
+        let (number, chunk) = self.chunks.get(chunk)?;
+        chunk.iter().find(|(_, item)| is_behind(item)).map(|(within, _)| *number as usize * CHUNK + within)
+    }
+
     /// The next position, whatever is empty before it.
     pub(crate) const fn len(&self) -> usize {
         self.len
@@ -131,6 +138,14 @@ impl<T: Copy> Chunk<T> {
             Self::Sparse(items) => (&[], items),
         };
         dense.iter().enumerate().chain(sparse.iter().map(|(within, item)| (usize::from(*within), item)))
+    }
+
+    /// Its last item. None is without.
+    fn last(&self) -> Option<&T> {
+        match self {
+            Self::Dense(items) => items.last(),
+            Self::Sparse(items) => items.last().map(|(_, item)| item),
+        }
     }
 
     /// Makes it a sparse one.

@@ -41,10 +41,19 @@ impl Checker {
     /// Whether what stands at a place of a topic at the end may be missing from a read.
     fn is_below_floor(&self, topic: u32, place: u32) -> bool {
         let Some(retired) = self.retired.get(&topic) else { return false };
-        let message =
-            self.finals.get(topic as usize).and_then(Option::as_ref).and_then(|list| list.list.get(place as usize));
-        let clock = message.and_then(|&message| self.messages[message].place.as_ref()).map(|(_, _, clock)| *clock);
+        let clock =
+            self.message_at(topic, place).and_then(|message| message.place.as_ref()).map(|(_, _, clock)| *clock);
         clock.is_some_and(|clock| clock <= *retired)
+    }
+
+    /// Whether what stands at a place of a topic at the end may have stood elsewhere before a disk was lost.
+    fn has_moved(&self, topic: u32, place: u32) -> bool {
+        self.message_at(topic, place).is_some_and(|message| message.moved)
+    }
+
+    fn message_at(&self, topic: u32, place: u32) -> Option<&Message> {
+        let list = self.finals.get(topic as usize)?.as_ref()?;
+        list.list.get(place as usize).map(|&message| &self.messages[message])
     }
 
     fn is_lost(&self, server: Option<u32>) -> bool {
@@ -208,9 +217,10 @@ impl Checker {
             .collect();
         places.sort_unstable();
         let range = seen.places.range((page.topic, first)..=(page.topic, last));
-        let missing = range
-            .filter(|(_, (since, _))| *since < page.began)
-            .find(|((topic, place), _)| places.binary_search(place).is_err() && !self.is_below_floor(*topic, *place));
+        let missing = range.filter(|(_, (since, _))| *since < page.began).find(|((topic, place), _)| {
+            let excused = self.is_below_floor(*topic, *place) || self.has_moved(*topic, *place);
+            places.binary_search(place).is_err() && !excused
+        });
         if let Some((&(topic, place), &(since, own))) = missing {
             let message = self.finals[topic as usize].as_ref().map_or(0, |list| list.list[place as usize]);
             let kind = if own { Kind::ReadYourWrites } else { Kind::MonotonicReads };

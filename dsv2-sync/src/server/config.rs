@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use dsv2_core::{Clock, Floors, Format, Level, Limits, Retention, ServerName};
+use dsv2_core::{Clock, Floors, Format, Level, Limits, Retention, Retirement, ServerName};
 
 use crate::clock_sync::BerkeleyConfig;
 use crate::election::{BullyConfig, ElectionForm, Epoch, NodeId};
@@ -46,6 +46,8 @@ pub struct ServerConfig {
     pub retention: Retention,
     /// What it remembered: below which clocks messages are retired.
     pub floors: Floors,
+    /// What it remembered: these floors, and those that are to be raised.
+    pub retirement: Retirement,
     /// What it remembered: voters that are gone for good.
     pub departed: BTreeSet<ServerName>,
     /// How long things may take.
@@ -158,6 +160,7 @@ impl ServerConfig {
             wall: BerkeleyConfig::default(),
             retention: Retention::default(),
             floors: Floors::default(),
+            retirement: Retirement::default(),
             departed: BTreeSet::new(),
             timing: Timing::default(),
             caps: Caps::default(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use dsv2_core::{
     Announcement, Change, Clock, Event, EventId, Failure, Feed, Floors, LinkNotice, OrderKey, Origin, Position,
-    Refusal, ReplicationEvent, Reply, Request, Retention, ServerName, Timestamp, Topic,
+    Refusal, ReplicationEvent, Reply, Request, Retention, Retirement, ServerName, Timestamp, Topic,
 };
 
 use crate::election::Epoch;
@@ -105,7 +105,7 @@ pub enum ReadResult {
         upto: u64,
     },
     /// The floors that a retention asks for, and what was held when they were sought.
-    Floors(Floors, Position),
+    Floors(Retirement),
     /// A part of a feed.
     Page {
         /// Oldest first.
@@ -230,6 +230,8 @@ pub struct Saved {
     pub rank: Option<u64>,
     /// Voters that are gone for good.
     pub departed: BTreeSet<ServerName>,
+    /// Floors that it must raise, because it passed over what another server had retired.
+    pub retirement: Retirement,
 }
 
 /// A publication on its way.
@@ -285,6 +287,8 @@ pub enum Read {
         retention: Retention,
         /// As of when.
         now: Timestamp,
+        /// No floor above.
+        bound: Clock,
     },
     /// A part of a feed, forwards.
     After {

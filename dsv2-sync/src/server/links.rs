@@ -114,8 +114,9 @@ impl Server {
                     self.events_arrived(now, link, &name, (&id.origin, None, id.seq), &events, out);
                 }
             }
-            LinkMessage::Stretch { origin, from, upto, events } => {
+            LinkMessage::Stretch { origin, from, upto, events, retirement } => {
                 let sound = |event: &Arc<Event>| event.id.origin == origin && (from..=upto).contains(&event.id.seq);
+                self.hear_floors(&retirement, out);
                 if events.iter().all(sound) && events.is_sorted_by(|a, b| a.id.seq < b.id.seq) {
                     self.events_arrived(now, link, &name, (&origin, Some(from), upto), &events, out);
                 }
@@ -124,9 +125,12 @@ impl Server {
                 self.note_durable(now, &name, &durable, out);
                 self.catch_up(&name, out);
             }
-            LinkMessage::Vector { durable, answer } => self.vector_arrived(now, link, &name, &durable, answer, out),
+            LinkMessage::Vector { durable, answer, retirement } => {
+                self.hear_floors(&retirement, out);
+                self.vector_arrived(now, link, &name, &durable, answer, out);
+            }
             LinkMessage::Pull { origin, from } => self.pulled(link, &name, origin, from, out),
-            LinkMessage::Bound { clock, events, stable, floors, at, departed } => {
+            LinkMessage::Bound { clock, events, stable, retirement, departed } => {
                 self.clock.observe(clock);
                 self.heard_of(&events);
                 self.hear_departed(now, &departed, out);
@@ -134,9 +138,8 @@ impl Server {
                 if departed.is_superset(&self.asked.departed) {
                     self.bounds.entry(name).or_default().hear(Bound { clock, events, stable });
                 }
-                self.hear_floors(floors, &at);
                 self.settle_bounds();
-                self.raise_floors(out);
+                self.hear_floors(&retirement, out);
             }
             LinkMessage::Ping => out.push(Effect::Link { to: vec![link], message: LinkMessage::Pong, prompt: true }),
             LinkMessage::Pong => self.elect(now, ElectionInput::Heard(name), out),
@@ -241,6 +244,7 @@ impl Server {
     /// Counts an origin's numbers up to `upto` as held.
     fn pass_over(&mut self, origin: &Origin, upto: u64, out: &mut Vec<Effect>) {
         if upto > self.log.held().get(origin) {
+            self.remember_floors(out);
             self.log.skip(origin, upto);
             out.push(Effect::Change(Change::Skip { origin: origin.clone(), upto }));
         }
@@ -315,6 +319,10 @@ impl Server {
         self.unpark(now, out);
     }
 
+    fn vector(&self, answer: bool) -> LinkMessage {
+        LinkMessage::Vector { durable: self.visible().clone(), answer, retirement: self.retiring.wanted.clone() }
+    }
+
     fn vector_arrived(
         &mut self,
         now: Now,
@@ -326,7 +334,7 @@ impl Server {
     ) {
         self.compare(now, link, name, durable, Sure::Perhaps, out);
         if answer {
-            let message = LinkMessage::Vector { durable: self.visible().clone(), answer: false };
+            let message = self.vector(false);
             out.push(Effect::Link { to: vec![link], message, prompt: self.stuck.is_some() });
         }
     }
@@ -382,7 +390,10 @@ impl Server {
             let events = events.into_iter().map(Arc::new).collect();
             let message = match whole {
                 true => LinkMessage::Events { events },
-                false => LinkMessage::Stretch { origin, from, upto, events },
+                false => {
+                    let retirement = self.retiring.wanted.clone();
+                    LinkMessage::Stretch { origin, from, upto, events, retirement }
+                }
             };
             out.push(Effect::Link { to: vec![link], message, prompt: self.stuck.is_some() });
         }
@@ -442,14 +453,14 @@ impl Server {
             return;
         }
         let one = links[self.random.below(links.len() as u64) as usize];
-        let message = LinkMessage::Vector { durable: self.visible().clone(), answer: true };
+        let message = self.vector(true);
         out.push(Effect::Link { to: vec![one], message, prompt: self.stuck.is_some() });
         if self.stuck.is_none() && self.config.voters.contains(&self.config.name) {
             let clock = self.clock.tick();
             let stable = self.stable().unwrap_or(Clock::ZERO);
-            let (events, floors, at) = (self.bounded(), self.retiring.wanted, self.retiring.at.clone());
+            let (events, retirement) = (self.bounded(), self.retiring.wanted.clone());
             let departed = self.asked.departed.clone();
-            let message = LinkMessage::Bound { clock, events, stable, floors, at, departed };
+            let message = LinkMessage::Bound { clock, events, stable, retirement, departed };
             out.push(Effect::Link { to: links, message, prompt: false });
         }
         let names: Vec<ServerName> = self.peers.by_name.keys().cloned().collect();

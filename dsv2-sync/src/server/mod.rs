@@ -134,6 +134,7 @@ impl Server {
             vote: config.vote,
             rank: config.rank,
             departed: config.departed.clone(),
+            retirement: config.retirement.clone(),
         };
         let election = election(&config, now.mono);
         let wall = Berkeley::new(config.name.clone(), config.wall.clone(), now);
@@ -158,7 +159,7 @@ impl Server {
             registry: members::Registry::new(now.mono, config.rank),
             adoptions: foreign::Adoptions::default(),
             bounds: BTreeMap::new(),
-            retiring: retention::Retiring::new(config.floors, now.mono),
+            retiring: retention::Retiring::new(config.retirement.clone(), now.mono),
             turn: Turn::default(),
             // The answer to a request that an earlier life forwarded must not be taken for this one's.
             next_token: config.incarnation,

@@ -200,7 +200,7 @@ impl Server {
             }
             (Some(Reading::Floors), result) => {
                 let floors = match result {
-                    Ok(ReadResult::Floors(floors, at)) => Some((floors, at)),
+                    Ok(ReadResult::Floors(retirement)) => Some(retirement),
                     _ => None,
                 };
                 self.floors_read(floors, out);

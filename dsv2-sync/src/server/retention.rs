@@ -9,7 +9,7 @@
 //! So nothing can arrive below a floor any more, anywhere, and what every server forgets is the same, whichever of them
 //! stand still meanwhile. The floors of two coordinators merge to the higher ones.
 
-use dsv2_core::{Change, Clock, Floors, Mono, Now, Position, ServerName};
+use dsv2_core::{Change, Clock, Mono, Now, Retirement, ServerName};
 
 use super::Server;
 use super::io::{Effect, Note, Read};
@@ -21,26 +21,23 @@ use crate::replication::ReplicationLog;
 #[derive(Debug)]
 pub(super) struct Retiring {
     /// The highest floors that this server knows of.
-    pub(super) wanted: Floors,
-    /// What must be held before they are raised: all that is below them, among others.
-    pub(super) at: Position,
+    pub(super) wanted: Retirement,
     /// When to look again.
     next: Mono,
-    /// What was final everywhere when the store was asked, until it answers.
-    asked: Option<Clock>,
+    /// Whether the store was asked, and has not answered.
+    asked: bool,
 }
 
 impl Retiring {
-    pub(super) fn new(floors: Floors, now: Mono) -> Self {
-        Self { wanted: floors, at: Position::default(), next: now, asked: None }
+    pub(super) fn new(wanted: Retirement, now: Mono) -> Self {
+        Self { wanted, next: now, asked: false }
     }
 }
 
 impl Server {
     /// When to look whether something may be retired.
     pub(super) fn retention_deadline(&self) -> Option<Mono> {
-        let looks =
-            !self.config.retention.keeps_all() && !self.config.voters.is_empty() && self.retiring.asked.is_none();
+        let looks = !self.config.retention.keeps_all() && !self.config.voters.is_empty() && !self.retiring.asked;
         looks.then_some(self.retiring.next)
     }
 
@@ -52,24 +49,21 @@ impl Server {
         self.retiring.next = now.mono + self.config.timing.retention;
         let leads = self.election.is_coordinator(now.mono) && self.stuck.is_none();
         if let Some(bound) = self.final_everywhere().filter(|_| leads) {
-            self.retiring.asked = Some(bound);
+            self.retiring.asked = true;
+            let bound = if self.planted.has(Bug::RetiredTooSoon) { Clock::MAX } else { bound };
             let token = self.token();
             self.reads.insert(token, Reading::Floors);
-            let read = Read::Floors { retention: self.config.retention, now: self.wall_now(now).timestamp() };
+            let now = self.wall_now(now).timestamp();
+            let read = Read::Floors { retention: self.config.retention, now, bound };
             out.push(Effect::Read { token, read });
         }
     }
 
-    /// The store answered what the retention asks for, and what it held then, or could not.
-    pub(super) fn floors_read(&mut self, answer: Option<(Floors, Position)>, out: &mut Vec<Effect>) {
-        let Some(bound) = self.retiring.asked.take() else { return };
-        let Some((floors, at)) = answer else { return };
-        let floors = if self.planted.has(Bug::RetiredTooSoon) { floors } else { floors.up_to(bound) };
-        let floors = self.state.safe_floors(floors);
-        if !self.retiring.wanted.covers(&floors) {
-            self.hear_floors(floors, &at);
-            self.raise_floors(out);
-        }
+    /// The store answered what the retention asks for, or could not.
+    pub(super) fn floors_read(&mut self, answer: Option<Retirement>, out: &mut Vec<Effect>) {
+        self.retiring.asked = false;
+        let Some(Retirement { floors, at }) = answer else { return };
+        self.hear_floors(&Retirement { floors: self.state.safe_floors(floors), at }, out);
     }
 
     /// Every event up to here is durable at every voter, and none will ever be inserted.
@@ -84,20 +78,25 @@ impl Server {
     }
 
     /// Somebody tells of floors.
-    pub(super) fn hear_floors(&mut self, floors: Floors, at: &Position) {
-        if !self.retiring.wanted.covers(&floors) {
-            self.retiring.wanted.merge(floors);
-            self.retiring.at.merge(at);
+    pub(super) fn hear_floors(&mut self, retirement: &Retirement, out: &mut Vec<Effect>) {
+        self.retiring.wanted.merge(retirement);
+        self.raise_floors(out);
+    }
+
+    /// What is retired elsewhere is about to be passed over here.
+    pub(super) fn remember_floors(&mut self, out: &mut Vec<Effect>) {
+        if self.asked.retirement.merge(&self.retiring.wanted) {
+            out.push(Effect::Save(self.asked.clone()));
         }
     }
 
     /// Retires what is to be retired, as soon as all is held that was when that was decided.
     pub(super) fn raise_floors(&mut self, out: &mut Vec<Effect>) {
-        if self.state.floors().covers(&self.retiring.wanted) || self.stuck.is_some() {
+        if self.state.floors().covers(&self.retiring.wanted.floors) || self.stuck.is_some() {
             return;
         }
-        if self.log.held().covers(&self.retiring.at) {
-            let floors = self.retiring.wanted;
+        if self.log.held().covers(&self.retiring.wanted.at) {
+            let floors = self.retiring.wanted.floors;
             let hidden = self.state.retire(floors);
             out.push(Effect::Change(Change::Retire { floors, hidden }));
             out.push(Effect::Log(Note::Retired(floors)));

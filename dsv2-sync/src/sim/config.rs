@@ -216,6 +216,11 @@ impl SimConfig {
         self.faults.server_wiped_percent == 0
     }
 
+    /// Whether events may be sought that nobody holds any more.
+    pub(super) fn archives(&self) -> bool {
+        !self.retention().keeps_all() || self.faults.server_wiped_percent > 0 || self.lost_servers > 0
+    }
+
     /// How much the simulated servers keep.
     pub(super) fn retention(&self) -> Retention {
         let keep = Keep {

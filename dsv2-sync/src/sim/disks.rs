@@ -5,10 +5,11 @@
 //! and which is still there. That is all that these faults keep to: see [`World::may_lose`]. What goes with the last disk
 //! that held it is written into the history, event by event; whatever else is missing at the end is a violation.
 
-use dsv2_core::{Code, Position, ReplyBody};
+use dsv2_core::{Code, EventBody, EventId, Position, ReplyBody};
 use dsv2_store::testing::{Call, Fault};
 use dsv2_store::{EventStore, StoreError};
 
+use super::client::topic;
 use super::node::Process;
 use super::servers::READ_US;
 use super::storage::PROBE_US;
@@ -71,8 +72,21 @@ impl World {
         let gone: Vec<_> = self.nodes[server].durable.iter().filter_map(only).collect();
         for (origin, from, to) in gone {
             self.report.gone += to - from + 1;
-            self.record(Record::Gone { origin, from, to });
+            let events = (from..=to).filter_map(|seq| self.archive.get(&EventId { origin: origin.clone(), seq }));
+            let messages = events.filter_map(|event| message(&event.body)).collect();
+            self.record(Record::Gone { origin, from, to, messages });
         }
+    }
+}
+
+/// The topic and the text of a message.
+fn message(body: &EventBody) -> Option<(String, String)> {
+    let [feed, _] = body.feeds();
+    match body {
+        EventBody::Publish { message, .. } | EventBody::Message { message, .. } => {
+            Some((topic(&feed?), message.to_string()))
+        }
+        EventBody::UserLogin { .. } | EventBody::ChannelCreate { .. } => None,
     }
 }
 

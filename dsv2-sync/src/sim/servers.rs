@@ -113,13 +113,14 @@ impl World {
 
     /// Writes what was committed; its sync ends some time later, and covers what was written when it began.
     pub(super) fn start_sync(&mut self, server: usize, life: u64) {
+        let planted = self.planted;
         let Some(process) = &mut self.nodes[server].process else { return };
         if !process.is_due(self.now_us) {
             return;
         }
         for change in process.uncommitted.iter().flat_map(|(_, changes, _)| changes) {
             match change {
-                Change::Append(_) if self.config.retention().keeps_all() => {}
+                Change::Append(_) if !self.config.archives() => {}
                 Change::Append(event) => drop(self.archive.insert(event.id.clone(), event.clone())),
                 Change::Retire { floors, .. } => self.retired.merge(*floors),
                 Change::Skip { .. } => {}
@@ -128,7 +129,7 @@ impl World {
                 self.trace.tell(self.now_us, 6, &format!("s{server}"), &written(change));
             }
         }
-        if let Err(error) = process.write() {
+        if let Err(error) = process.write(planted) {
             return self.disk_refused(server, life, &error);
         }
         let faults = &self.config.faults;

@@ -52,13 +52,20 @@ impl Process {
         due && !self.syncing && !(self.uncommitted.is_empty() && self.group.is_empty())
     }
 
-    /// Begins a sync: writes all commits so far, which a crash from now on may or may not take.
-    pub(super) fn write(&mut self) -> Result<(), StoreError> {
+    /// Begins a sync: writes all commits so far, which a crash from now on may or may not take. What is to be remembered goes
+    /// first: a change of the log may rest on it.
+    pub(super) fn write(&mut self, planted: Planted) -> Result<(), StoreError> {
         for (commit, changes, save) in std::mem::take(&mut self.uncommitted) {
             self.group.commit = commit;
             self.group.changes.extend(changes);
             self.group.save = save.or(self.group.save.take());
             self.group.dirty = true;
+        }
+        if let Some(saved) = &self.group.save {
+            match stored::remember(&mut self.store, saved) {
+                Err(_) if planted.has(Bug::SyncFailureIgnored) => {}
+                result => result?,
+            }
         }
         if !self.group.changes.is_empty() {
             stored::write(&mut self.store, &mut self.group.changes)?;
@@ -78,12 +85,6 @@ impl Process {
                 }
             }
             self.group.changes.clear();
-        }
-        if let Some(saved) = &self.group.save {
-            match stored::remember(&mut self.store, saved) {
-                Err(_) if planted.has(Bug::SyncFailureIgnored) => {}
-                result => result?,
-            }
         }
         self.end_group();
         Ok(self.group.save.take())

@@ -122,7 +122,7 @@ pub(super) struct World {
     pub(super) turn: Vec<crate::server::Effect>,
     pub(super) free_effects: Vec<crate::server::Effect>,
     pub(super) session_turn: Vec<crate::session::Effect>,
-    /// Every event that was ever written, where messages are retired: what nobody removed anything from.
+    /// Every event that was ever written, where messages are retired or disks are lost: what nobody removed anything from.
     pub(super) archive: BTreeMap<EventId, Arc<Event>>,
     /// The highest floors that any server has written, one that was then lost included.
     pub(super) retired: Floors,

@@ -8,7 +8,7 @@ use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dsv2_core::{Clock, Event, Floors, Level, Position};
+use dsv2_core::{Clock, Event, Floors, Level, Position, Retirement};
 use dsv2_net::zmtp::{Command, GREETING_BYTES, Greeting, Message};
 use dsv2_store::testing::Sampler;
 use dsv2_store::{Disk, EventStore, JsonlConfig, JsonlStore, MemDisk};
@@ -90,21 +90,28 @@ fn link(events: &[Event]) -> Done {
         durable: durable.clone(),
         departed: BTreeSet::new(),
     };
+    let retirement = Retirement { floors: Floors::both(Clock::ZERO.plus(7)), at: durable.clone() };
+    let some = vec![Arc::new(events[0].clone())];
     for message in [
         LinkMessage::Hello(hello.clone()),
         LinkMessage::Welcome { hello },
         LinkMessage::Refused { why: "other voters".to_owned() },
         LinkMessage::Events { events: events.iter().cloned().map(Arc::new).collect() },
         LinkMessage::Ack { durable: durable.clone() },
-        LinkMessage::Vector { durable: durable.clone(), answer: true },
-        LinkMessage::Stretch { origin: origin.clone(), from: 1, upto: 9, events: vec![Arc::new(events[0].clone())] },
+        LinkMessage::Vector { durable: durable.clone(), answer: true, retirement: retirement.clone() },
+        LinkMessage::Stretch {
+            origin: origin.clone(),
+            from: 1,
+            upto: 9,
+            events: some,
+            retirement: retirement.clone(),
+        },
         LinkMessage::Pull { origin, from: 3 },
         LinkMessage::Bound {
             clock: Clock::ZERO.plus(9),
-            events: durable.clone(),
+            events: durable,
             stable: Clock::ZERO.plus(8),
-            floors: Floors::both(Clock::ZERO.plus(7)),
-            at: durable,
+            retirement,
             departed: BTreeSet::new(),
         },
         LinkMessage::Ping,

@@ -179,16 +179,23 @@ impl Track {
     /// before those that the page does not list, because their messages count by others. `false` if there was no room.
     pub(super) fn tell_retired(&mut self, retired: &[EventId], before: Option<&EventId>, sink: &mut Sink<'_>) -> bool {
         for prev in retired.iter().filter(|prev| before.is_none_or(|before| before == *prev)) {
-            if self.resume.contains(prev) || self.planted.has(Bug::RetiredUntold) {
-                continue;
-            }
-            if sink.is_full() {
+            let known = self.resume.contains(prev) || self.planted.has(Bug::RetiredUntold);
+            if !known && !self.tell_missing(prev, sink) {
                 return false;
             }
-            self.resume.advance(prev);
-            let step = Step::Event(self.feed.clone(), prev.clone());
-            sink.deliver(Delivery::Gap { feed: self.feed.clone(), missing: Some(prev.clone()) }, Some(step));
         }
+        true
+    }
+
+    /// Tells that an event, and perhaps others of its origin before it, will not be delivered, and moves over it. `false` if
+    /// there was no room.
+    pub(super) fn tell_missing(&mut self, last: &EventId, sink: &mut Sink<'_>) -> bool {
+        if sink.is_full() {
+            return false;
+        }
+        self.resume.advance(last);
+        let step = Step::Event(self.feed.clone(), last.clone());
+        sink.deliver(Delivery::Gap { feed: self.feed.clone(), missing: Some(last.clone()) }, Some(step));
         true
     }
 

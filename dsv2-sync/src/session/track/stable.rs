@@ -3,9 +3,10 @@
 //! Live publications only hint that there is something to read. History lists a topic in the total order, and says below
 //! which logical time nothing will be inserted any more: what it lists below that is delivered as it stands.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use dsv2_core::{Clock, HistoryPage, Mono};
+use dsv2_core::{Clock, EventId, HistoryPage, Mono, OrderKey, Origin, Publication};
 
 use super::{Sink, Track};
 use crate::session::config::SessionConfig;
@@ -21,6 +22,8 @@ pub(super) struct Unstable {
     since: Option<Mono>,
     /// The stall was told.
     told: bool,
+    /// The last event that was delivered: what comes to light before it is passed over.
+    passed: Option<OrderKey>,
 }
 
 impl Track {
@@ -42,10 +45,11 @@ impl Track {
             self.back_off(now, config);
             return false;
         };
-        let (mut waits, mut full) = (false, false);
-        for mut publication in page.events {
-            let Some(event) = &publication.event else { continue };
-            if self.resume.contains(event) || !self.address(&mut publication) {
+        let (mut waits, mut full) = (false, !self.pass_late(&page.events, sink));
+        let left = if full { Vec::new() } else { page.events };
+        for mut publication in left {
+            let Some(event) = publication.event.clone() else { continue };
+            if self.resume.contains(&event) || !self.address(&mut publication) {
                 continue;
             }
             waits = publication.clock.is_none_or(|clock| clock > bound);
@@ -54,7 +58,9 @@ impl Track {
             if waits || full {
                 break;
             }
+            let key = publication.clock.map(|clock| OrderKey { clock, id: event });
             self.take(publication, sink);
+            self.unstable.passed = key;
         }
         full = full || (!waits && !self.tell_retired(&page.retired, None, sink));
         if !waits && !full && !self.resume.covers(&page.next) {
@@ -71,11 +77,26 @@ impl Track {
         true
     }
 
+    /// Passes over what stands before the last delivery: another server, which was read before, had retired it already. It
+    /// is not delivered out of order; of each origin, one gap is told. `false` if there was no room.
+    fn pass_late(&mut self, events: &[Publication], sink: &mut Sink<'_>) -> bool {
+        let Some(passed) = self.unstable.passed.clone() else { return true };
+        let mut late: BTreeMap<&Origin, &EventId> = BTreeMap::new();
+        for publication in events {
+            let (Some(event), Some(clock)) = (&publication.event, publication.clock) else { continue };
+            let is_late = OrderKey { clock, id: event.clone() } < passed;
+            if is_late && !self.resume.contains(event) {
+                late.insert(&event.origin, event);
+            }
+        }
+        late.into_values().all(|last| self.tell_missing(last, sink))
+    }
+
     /// Tells once if what waits does not become final.
     fn watch_bound(&mut self, now: Mono, bound: Clock, waits: bool, config: &SessionConfig, sink: &mut Sink<'_>) {
         let unstable = &mut self.unstable;
         if !waits || unstable.bound.is_none_or(|before| before < bound) {
-            *unstable = Unstable { bound: Some(bound), since: waits.then_some(now), told: false };
+            (unstable.bound, unstable.since, unstable.told) = (Some(bound), waits.then_some(now), false);
             return;
         }
         let since = *unstable.since.get_or_insert(now);
