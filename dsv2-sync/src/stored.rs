@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use dsv2_core::{Change, Event, Floors, Position, Retirement, ServerName};
+use dsv2_core::{Change, Event, Floors, OrderKey, Position, Retirement, ServerName};
 use dsv2_store::{Disk, EventStore, FeedCursor, Fold, Limit, Meta, Page, Snapshotted, StoreError, Vote, make_snapshot};
 
 use crate::election::{Epoch, NodeId};
@@ -70,22 +70,37 @@ pub fn answer(
     bytes: usize,
     durable: Option<&Position>,
 ) -> Result<ReadResult, StoreError> {
+    let Some(durable) = durable else { return read_all(store, read, bytes) };
+    let before = match &read {
+        Read::Before { feed, limit, .. } => Some((feed.clone(), *limit)),
+        _ => None,
+    };
     let mut result = read_all(store, read, bytes)?;
-    if let Some(durable) = durable {
-        match &mut result {
-            ReadResult::Floors(..) => {}
-            ReadResult::Range { events, upto } => {
-                let first_lost = events.iter().find(|event| !durable.contains(&event.id));
-                *upto = first_lost.map_or(*upto, |event| event.id.seq - 1);
-                events.retain(|event| durable.contains(&event.id));
-            }
-            ReadResult::Page { events, next, heads, .. } => {
-                events.retain(|event| durable.contains(&event.id));
-                (*next, *heads) = (next.meet(durable), heads.meet(durable));
-            }
-        }
+    while let Some(first) = hide(&mut result, durable) {
+        // Nothing durable was among the last ones: who pages backward could not go on from an empty page.
+        let Some((feed, limit)) = before.clone() else { break };
+        result = read_all(store, Read::Before { feed, key: Some(first), limit }, bytes)?;
     }
     Ok(result)
+}
+
+/// Leaves what is durable. Where that is nothing of a page, and there is more, yields what it began with.
+fn hide(result: &mut ReadResult, durable: &Position) -> Option<OrderKey> {
+    match result {
+        ReadResult::Floors(..) => None,
+        ReadResult::Range { events, upto } => {
+            let first_lost = events.iter().find(|event| !durable.contains(&event.id));
+            *upto = first_lost.map_or(*upto, |event| event.id.seq - 1);
+            events.retain(|event| durable.contains(&event.id));
+            None
+        }
+        ReadResult::Page { events, next, heads, more, .. } => {
+            let first = events.first().map(Event::key);
+            events.retain(|event| durable.contains(&event.id));
+            (*next, *heads) = (next.meet(durable), heads.meet(durable));
+            first.filter(|_| events.is_empty() && *more)
+        }
+    }
 }
 
 fn read_all(store: &dyn EventStore, read: Read, bytes: usize) -> Result<ReadResult, StoreError> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dsv2_core::{
-    Change, ChannelName, Clock, Code, Event, EventBody, EventId, Failure, Format, HistoryQuery, HistorySpan,
+    Change, ChannelName, Clock, Code, Event, EventBody, EventId, Failure, Floors, Format, HistoryQuery, HistorySpan,
     IdempotencyKey, Level, Machine, MessageId, Mono, Now, Origin, Outcome, Position, Reply, ReplyBody, Request,
     RequestBody, RequestExt, Retirement, ServerName, Subject, Timestamp, Wall,
 };
@@ -435,4 +435,38 @@ fn a_page_of_repetitions_only_is_followed_by_the_one_before() {
         }
         other => panic!("a page, not {other:?}"),
     }
+}
+
+/// Whoever lacks what another server has retired remembers the floors first, and raises them as soon as it holds enough.
+#[test]
+fn what_is_passed_over_is_remembered_with_the_floors_that_took_it() {
+    let mut bench = Bench::new("s1", &[]);
+    bench.joins(1, "s2");
+    let origin = foreign(7, 1).id.origin.clone();
+    let floors = Floors::both(Clock::new(90).expect("a clock"));
+    let retirement = Retirement { floors, at: Position::from_iter([(origin.clone(), 6)]) };
+    let stretch = |from, upto, seq| LinkMessage::Stretch {
+        origin: origin.clone(),
+        from,
+        upto,
+        events: vec![foreign(7, seq)],
+        retirement: retirement.clone(),
+    };
+    let took = bench.link(LinkId::Accepted(1), stretch(1, 4, 3));
+    let place = |wanted: fn(&Effect) -> bool| took.iter().position(wanted).expect("it is among them");
+    let saved = place(|effect| matches!(effect, Effect::Save(_)));
+    assert!(saved < place(|effect| matches!(effect, Effect::Change(Change::Skip { .. }))), "first");
+    let Effect::Save(saved) = &took[saved] else { unreachable!("found above") };
+    assert_eq!(saved.retirement, retirement);
+    let retires =
+        |effects: &[Effect]| effects.iter().any(|effect| matches!(effect, Effect::Change(Change::Retire { .. })));
+    assert!(!retires(&took), "some of what is below the floors may be missing yet");
+    // Another life goes on with them.
+    let mut config = bench.config.clone();
+    config.retirement.clone_from(&saved.retirement);
+    let held = (1..=4).map(|seq| Arc::unwrap_or_clone(foreign(7, seq)));
+    bench.server = Server::start(config, Now::default(), held);
+    bench.joins(2, "s2");
+    let took = bench.link(LinkId::Accepted(2), stretch(5, 6, 6));
+    assert!(retires(&took), "now it holds all that was held when that was decided");
 }

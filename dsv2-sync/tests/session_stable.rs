@@ -30,6 +30,21 @@ fn in_stable_order_only_what_is_final_is_delivered() {
     assert!(rig.queries().is_empty());
 }
 
+/// One server had retired what another one still serves: it is not delivered out of order.
+#[test]
+fn what_comes_to_light_behind_the_last_delivery_is_told_as_a_gap() {
+    let mut rig = Rig::new(SessionConfig::default());
+    rig.subscribe_in(Cursor::Beginning, Order::Stable);
+    let request = rig.query().0;
+    rig.stable_page(request, &[publication("s2", 5, 0)], &[("s2", 5)], true, 9);
+    assert_eq!(rig.delivered(), ["s2.5"]);
+    let request = rig.query().0;
+    let page = [publication("s1", 2, 0), publication("s1", 4, 2), publication("s2", 6, 5), publication("s1", 7, 4)];
+    rig.stable_page(request, &page, &[("s1", 7), ("s2", 6)], false, 9);
+    assert_eq!(rig.delivered(), ["[gap 4]", "s2.6", "s1.7"]);
+    assert_eq!(rig.point.get(&dev()), Some(position(&[("s1", 7), ("s2", 6)])));
+}
+
 #[test]
 fn a_stable_order_that_stalls_says_so_once() {
     let mut rig = Rig::new(SessionConfig::default());
