@@ -1,11 +1,10 @@
 //! Servers and their event stores (feature `store`): starting from one, what is kept there beside events, and snapshots.
 //!
-//! The driver and the simulator both start servers by [`configure`] and [`replay`], write by [`write()`], read by [`answer`], and
-//! keep what a server must remember by [`remember`].
+//! The driver and the simulator both start servers by [`configure`] and [`replay`], write by [`Group`], and read by [`answer`].
 
 use std::sync::Arc;
 
-use dsv2_core::{Change, Event, Floors, OrderKey, Position, Retirement, ServerName};
+use dsv2_core::{Change, Event, Floors, OrderKey, Origin, Position, Retirement, ServerName};
 use dsv2_store::{Disk, EventStore, FeedCursor, Fold, Limit, Meta, Page, Snapshotted, StoreError, Vote, make_snapshot};
 
 use crate::election::{Epoch, NodeId};
@@ -26,11 +25,7 @@ pub fn configure(config: &mut ServerConfig, store: &dyn EventStore) {
     config.departed.clone_from(&meta.departed);
 }
 
-/// Keeps what a server must remember; durable once it has returned.
-///
-/// # Errors
-/// As [`EventStore::save_meta`].
-pub fn remember(store: &mut dyn EventStore, saved: &Saved) -> Result<(), StoreError> {
+fn remember(store: &mut dyn EventStore, saved: &Saved) -> Result<(), StoreError> {
     let vote = (saved.vote.number > 0).then_some(Vote { epoch: saved.vote.number, candidate: saved.vote.node.0 });
     let meta = Meta {
         clock_limit: saved.clock_limit,
@@ -45,18 +40,97 @@ pub fn remember(store: &mut dyn EventStore, saved: &Saved) -> Result<(), StoreEr
     store.save_meta(&meta)
 }
 
-/// Makes changes visible, not yet durable. Where there is no room, what was made is durable and taken out of `changes`: the
-/// rest is to be tried again. Otherwise `changes` stay as they are, for who has to know what a failing sync concerned.
-///
-/// # Errors
-/// As [`EventStore::change`].
-pub fn write(store: &mut dyn EventStore, changes: &mut Vec<Change>) -> Result<(), StoreError> {
-    let mut left = changes.clone();
-    let written = store.change(&mut left);
-    if matches!(written, Err(StoreError::Full { .. })) {
-        *changes = left;
+/// Commits that share one sync.
+#[derive(Debug, Default)]
+pub struct Group {
+    commit: u64,
+    changes: Vec<Change>,
+    save: Option<Saved>,
+    dirty: bool,
+}
+
+/// So many changes of room are kept from one group to the next.
+const KEEP: usize = 4_096;
+
+impl Group {
+    /// Takes one more commit in: what it changes, and what it remembers.
+    pub fn add(&mut self, commit: u64, changes: Vec<Change>, save: Option<Saved>) {
+        self.commit = commit;
+        self.changes.extend(changes);
+        self.save = save.or(self.save.take());
+        self.dirty = true;
     }
-    written
+
+    /// Whether nothing is to be written.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        !self.dirty
+    }
+
+    /// How many changes are to be written.
+    #[must_use]
+    pub fn changes(&self) -> usize {
+        self.changes.len()
+    }
+
+    /// Keeps what is to be remembered; durable once it has returned. This comes first: a change of the log may rest on it.
+    ///
+    /// # Errors
+    /// As [`EventStore::save_meta`].
+    pub fn remember(&self, store: &mut dyn EventStore) -> Result<(), StoreError> {
+        self.save.as_ref().map_or(Ok(()), |saved| remember(store, saved))
+    }
+
+    /// Makes the changes visible, not yet durable. Where there is no room, what was made is durable and no longer in the group:
+    /// the rest is to be tried again. After another failure the group is as it was, see [`Group::before`].
+    ///
+    /// # Errors
+    /// As [`EventStore::change`].
+    pub fn write(&mut self, store: &mut dyn EventStore) -> Result<(), StoreError> {
+        if self.changes.is_empty() {
+            return Ok(());
+        }
+        let mut left = self.changes.clone();
+        let written = store.change(&mut left);
+        if matches!(written, Err(StoreError::Full { .. })) {
+            self.changes = left;
+        }
+        written
+    }
+
+    /// All of it is durable. Yields the last commit, and what is remembered.
+    pub fn done(&mut self) -> (u64, Option<Saved>) {
+        self.changes.clear();
+        self.changes.shrink_to(KEEP);
+        self.dirty = false;
+        (self.commit, self.save.take())
+    }
+
+    /// What of `held` is there without the events of this group.
+    #[must_use]
+    pub fn before(&self, held: &Position) -> Position {
+        let mut first = Position::default();
+        let events = self.changes.iter().filter_map(|change| match change {
+            Change::Append(event) => Some(event),
+            Change::Skip { .. } | Change::Retire { .. } => None,
+        });
+        for event in events {
+            // The first one of each origin: numbers only grow.
+            if first.get(&event.id.origin) == 0 {
+                first.advance(&event.id);
+            }
+        }
+        let durable = |(origin, seq): (&Origin, u64)| match first.get(origin) {
+            0 => (origin.clone(), seq),
+            first => (origin.clone(), seq.min(first - 1)),
+        };
+        held.iter().map(durable).collect()
+    }
+
+    #[cfg(feature = "sim")]
+    pub(crate) fn forget_changes(&mut self) {
+        self.changes.clear();
+    }
 }
 
 /// Answers a read, of at most `bytes` where it is one of events. Of a store that failed, only what had been synced before,

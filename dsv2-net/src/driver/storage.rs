@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use dsv2_core::{Change, Position, ServerName};
 use dsv2_store::{EventStore, StoreError};
 use dsv2_sync::server::{Read, ReadResult, Saved};
-use dsv2_sync::stored;
+use dsv2_sync::stored::{self, Group};
 use tokio::sync::mpsc;
 
 use super::maintenance::Maintenance;
@@ -176,10 +176,10 @@ impl Writer {
             Health::Full(at) => closing || at <= Instant::now(),
             Health::Failed(_) => false,
         };
-        if !due || !self.group.dirty {
+        if !due || self.group.is_empty() {
             return;
         }
-        match self.group.commit(self.store.as_mut()) {
+        match write(&mut self.group, self.store.as_mut()) {
             Ok((committed, events)) => {
                 self.maintenance.grew(events);
                 report(committed);
@@ -214,60 +214,14 @@ impl Writer {
     }
 }
 
-/// Commits that share one sync.
-#[derive(Default)]
-struct Group {
-    commit: u64,
-    changes: Vec<Change>,
-    save: Option<Saved>,
-    dirty: bool,
+/// Writes everything, and keeps what could not be written. Yields how many changes it were, too.
+fn write(group: &mut Group, store: &mut dyn EventStore) -> Result<(Report, usize), StoreError> {
+    let changes = group.changes();
+    group.remember(store)?;
+    group.write(store)?;
+    if changes > 0 {
+        store.sync()?;
+    }
+    let (commit, saved) = group.done();
+    Ok((Report::Committed { commit, saved }, changes))
 }
-
-impl Group {
-    fn add(&mut self, commit: u64, changes: Vec<Change>, save: Option<Saved>) {
-        self.commit = commit;
-        self.changes.extend(changes);
-        self.save = save.or(self.save.take());
-        self.dirty = true;
-    }
-
-    /// Writes everything, and keeps what could not be written. Yields how many changes it were, too. What is to be
-    /// remembered goes first: a change of the log may rest on it.
-    fn commit(&mut self, store: &mut dyn EventStore) -> Result<(Report, usize), StoreError> {
-        let changes = self.changes.len();
-        if let Some(saved) = &self.save {
-            stored::remember(store, saved)?;
-        }
-        if changes > 0 {
-            stored::write(store, &mut self.changes)?;
-            store.sync()?;
-            self.changes.clear();
-            self.changes.shrink_to(KEEP);
-        }
-        self.dirty = false;
-        Ok((Report::Committed { commit: self.commit, saved: self.save.take() }, changes))
-    }
-
-    /// What is held without the events that were being written.
-    fn before(&self, held: &Position) -> Position {
-        let mut first = Position::default();
-        let events = self.changes.iter().filter_map(|change| match change {
-            Change::Append(event) => Some(event),
-            Change::Skip { .. } | Change::Retire { .. } => None,
-        });
-        for event in events {
-            // The first one of each origin: numbers only grow.
-            if first.get(&event.id.origin) == 0 {
-                first.advance(&event.id);
-            }
-        }
-        let durable = |(origin, seq): (&dsv2_core::Origin, u64)| match first.get(origin) {
-            0 => (origin.clone(), seq),
-            first => (origin.clone(), seq.min(first - 1)),
-        };
-        held.iter().map(durable).collect()
-    }
-}
-
-/// So many events of room are kept from one group to the next.
-const KEEP: usize = 4_096;

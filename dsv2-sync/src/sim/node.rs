@@ -8,12 +8,12 @@ use dsv2_core::{Change, Clock, Event, EventId, Feed, Now, Position, Retention, W
 use dsv2_store::testing::FaultyDisk;
 use dsv2_store::{Disk, EventStore, FeedCursor, JsonlConfig, JsonlStore, Limit, StoreError};
 
-use super::storage::{Group, Health};
+use super::storage::Health;
 use crate::election::NodeId;
 use crate::lanes::Lanes;
 use crate::planted::{Bug, Planted};
 use crate::server::{Effect, Read, Replay, Saved, Server, ServerConfig};
-use crate::stored;
+use crate::stored::{self, Group};
 
 /// When the simulation begins, on the wall clock of clients.
 pub(super) const EPOCH_US: i64 = 1_795_000_000_000_000;

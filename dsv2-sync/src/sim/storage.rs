@@ -1,31 +1,16 @@
 //! The storage thread of a simulated server, as `dsv2-net/src/driver/storage.rs` has it: commits in groups, a full disk
 //! that is tried again, a failed one that is not, and reads that show neither what is not written nor what is not synced.
 
-use dsv2_core::{Change, Position};
+use dsv2_core::Position;
 use dsv2_store::{EventStore, StoreError};
 
 use super::node::Process;
 use crate::planted::{Bug, Planted};
 use crate::server::{Read, ReadResult, Saved};
-use crate::stored;
+use crate::stored::{self, Group};
 
 /// How often a full disk is tried again.
 pub(super) const PROBE_US: u64 = 1_000_000;
-
-/// Commits that share one sync.
-#[derive(Debug, Default)]
-pub(super) struct Group {
-    commit: u64,
-    changes: Vec<Change>,
-    save: Option<Saved>,
-    dirty: bool,
-}
-
-impl Group {
-    pub(super) fn is_empty(&self) -> bool {
-        !self.dirty
-    }
-}
 
 /// How the disk is.
 #[derive(Debug)]
@@ -56,20 +41,13 @@ impl Process {
     /// first: a change of the log may rest on it.
     pub(super) fn write(&mut self, planted: Planted) -> Result<(), StoreError> {
         for (commit, changes, save) in std::mem::take(&mut self.uncommitted) {
-            self.group.commit = commit;
-            self.group.changes.extend(changes);
-            self.group.save = save.or(self.group.save.take());
-            self.group.dirty = true;
+            self.group.add(commit, changes, save);
         }
-        if let Some(saved) = &self.group.save {
-            match stored::remember(&mut self.store, saved) {
-                Err(_) if planted.has(Bug::SyncFailureIgnored) => {}
-                result => result?,
-            }
+        match self.group.remember(&mut self.store) {
+            Err(_) if planted.has(Bug::SyncFailureIgnored) => {}
+            result => result?,
         }
-        if !self.group.changes.is_empty() {
-            stored::write(&mut self.store, &mut self.group.changes)?;
-        }
+        self.group.write(&mut self.store)?;
         self.syncing = true;
         Ok(())
     }
@@ -77,24 +55,16 @@ impl Process {
     /// The sync ends: what was written when it began is durable.
     pub(super) fn sync(&mut self, planted: Planted) -> Result<Option<Saved>, StoreError> {
         self.syncing = false;
-        if !self.group.changes.is_empty() {
-            if !planted.has(Bug::SyncSkipped) {
-                match self.store.sync() {
-                    Err(_) if planted.has(Bug::SyncFailureIgnored) => self.lies = true,
-                    result => result?,
-                }
+        if self.group.changes() > 0 && !planted.has(Bug::SyncSkipped) {
+            match self.store.sync() {
+                Err(_) if planted.has(Bug::SyncFailureIgnored) => self.lies = true,
+                result => result?,
             }
-            self.group.changes.clear();
         }
-        self.end_group();
-        Ok(self.group.save.take())
-    }
-
-    /// What is in the group is done with.
-    fn end_group(&mut self) {
-        self.group.dirty = false;
-        self.lanes.committed(self.group.commit);
-        self.committed = self.committed.max(self.group.commit);
+        let (commit, saved) = self.group.done();
+        self.lanes.committed(commit);
+        self.committed = self.committed.max(commit);
+        Ok(saved)
     }
 
     /// There was no room: the group is kept, and tried again. Yields whether that is new.
@@ -103,7 +73,7 @@ impl Process {
         let again = matches!(self.health, Health::Full(_));
         self.health = Health::Full(now_us + PROBE_US);
         if planted.has(Bug::FullForgotten) {
-            self.group.changes.clear();
+            self.group.forget_changes();
         }
         !again
     }

@@ -25,6 +25,29 @@ fn exact_never_delivers_to_a_prefix() {
     assert_eq!(matched(&mut index, b""), BTreeSet::from([1]));
 }
 
+/// All names of up to three characters out of four, each against each.
+#[test]
+fn exact_delivers_each_name_to_its_subscriber_only() {
+    let mut names: Vec<Vec<u8>> = vec![Vec::new()];
+    let mut from = 0;
+    for _ in 0..3 {
+        let longer: Vec<Vec<u8>> = names[from..]
+            .iter()
+            .flat_map(|name| b"ab_-".iter().map(move |&last| [&name[..], &[last]].concat()))
+            .collect();
+        from = names.len();
+        names.extend(longer);
+    }
+    assert_eq!(names.len(), 1 + 4 + 16 + 64);
+    let mut index = index(MatchMode::Exact);
+    for (subscriber, name) in (0..).zip(&names) {
+        index.subscribe(subscriber, name).unwrap();
+    }
+    for (subscriber, name) in (0..).zip(&names) {
+        assert_eq!(matched(&mut index, name), BTreeSet::from([subscriber]), "{name:?}");
+    }
+}
+
 #[test]
 fn prefix_delivers_once_per_subscriber() {
     let mut index = index(MatchMode::Prefix);
