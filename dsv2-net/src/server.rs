@@ -35,6 +35,7 @@ use tokio::task::JoinHandle;
 
 use crate::endpoint::{BindError, Endpoint};
 use crate::engine::{Limits, Router};
+use crate::port::{Backoff, PortLimits};
 use crate::time::{Clocks, random_u64};
 
 /// What a server is told at its start.
@@ -204,6 +205,12 @@ fn open(options: &ServerOptions) -> Result<Box<dyn EventStore>, ServerError> {
         Some(dir) => Box::new(JsonlStore::open_dir(dir, JsonlConfig { node, ..JsonlConfig::default() })?),
         None => Box::new(MemoryStore::new(Meta::new(node))),
     })
+}
+
+/// How a server connects. It tries again sooner than clients do, of which there are many: whoever comes back waits for it.
+fn port_limits() -> PortLimits {
+    let backoff = Backoff { cap: Duration::from_secs(1), ..Backoff::default() };
+    PortLimits { backoff, ..PortLimits::default() }
 }
 
 /// The name that the data directory remembers, which wins; a new directory remembers the given one.

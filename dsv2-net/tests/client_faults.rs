@@ -178,6 +178,26 @@ async fn another_endpoint_is_tried_and_writes_go_on() {
     assert!(texts.contains("over there"));
 }
 
+/// Pauses before attempts grow while connections do not last; who knows another endpoint does not sit them out.
+#[tokio::test]
+async fn connections_that_break_again_and_again_hold_nobody_up_who_knows_another_endpoint() {
+    let bench = Bench::start().await;
+    let second = Relay::start(&bench.cluster.endpoints().clients).await;
+    let builder = bench.describe().user("ana").or(second.endpoint());
+    let patient = |ports: &mut dsv2_net::port::PortLimits| ports.backoff = dsv2_net::port::Backoff::default();
+    let ana = builder.ports(patient).connect().await.expect("it connects");
+    let dev = ana.channel("dev");
+    dev.create().await.expect("created");
+    for round in 0..12 {
+        bench.broker.cut();
+        second.cut();
+        let cut = std::time::Instant::now();
+        dev.publish(format!("text {round}")).await.expect("acknowledged");
+        let took = cut.elapsed();
+        assert!(took < Duration::from_secs(2), "{took:?} in round {round}");
+    }
+}
+
 #[tokio::test]
 async fn a_client_without_any_broker_fails_in_time_and_says_that_nothing_changed() {
     let bench = Bench::start().await;

@@ -7,6 +7,16 @@ use dsv2_core::Event;
 use dsv2_store::testing::{Call, Fault, FaultyDisk, Sampler, SplitMix64};
 use dsv2_store::{EventStore, FeedCursor, JsonlStore, Limit, Meta, StoreError};
 
+/// The calls that may fail, and up to the how manieth each does here.
+const CALLS: [(Call, u64); 6] = [
+    (Call::Sync, 60),
+    (Call::SyncDir, 12),
+    (Call::Append, 60),
+    (Call::Rename, 10),
+    (Call::Open, 20),
+    (Call::Truncate, 10),
+];
+
 /// Appends and syncs in groups until a call fails; returns how much was synced, and the failure.
 fn write(store: &mut JsonlStore, groups: &[Vec<Event>]) -> (usize, Option<StoreError>) {
     let mut synced = 0;
@@ -35,7 +45,7 @@ fn assert_fenced(store: &mut JsonlStore, sampler: &mut Sampler, what: &str) {
 
 #[test]
 fn a_failed_sync_is_never_acknowledged_and_never_tried_again() {
-    for (call, most) in [(Call::Sync, 60), (Call::SyncDir, 12), (Call::Append, 60), (Call::Rename, 10)] {
+    for (call, most) in CALLS {
         let mut failures = 0;
         for nth in 1..most {
             let disk = FaultyDisk::new(nth);
@@ -64,7 +74,7 @@ fn a_failed_sync_is_never_acknowledged_and_never_tried_again() {
 /// The system still shows what it could not write; whoever opens the store next must not take that for durable.
 #[test]
 fn what_a_store_shows_after_a_failed_sync_and_a_new_start_is_durable() {
-    for (call, most) in [(Call::Sync, 60), (Call::SyncDir, 12), (Call::Append, 60), (Call::Rename, 10)] {
+    for (call, most) in CALLS {
         for (nth, again) in (1..most).flat_map(|nth| [(nth, false), (nth, true)]) {
             let disk = FaultyDisk::new(nth);
             let mut sampler = Sampler::new(nth);

@@ -250,11 +250,15 @@ impl Driver {
                 (Side::Proxy, PortEvent::Message(message)) => self.published(&message),
                 (side, PortEvent::Up { .. }) => {
                     tracing::debug!(?side, "connected");
+                    self.connections.connected(side);
                     self.step(if side == Side::Broker { Input::BrokerUp } else { Input::ProxyUp });
                 }
                 (side, PortEvent::Down { reason, .. }) => {
                     tracing::info!(?side, %reason, "disconnected");
                     self.lost(side);
+                    if self.connections.flaps(side) {
+                        self.reconnect(side);
+                    }
                 }
                 (side, PortEvent::Unreachable { attempts, reason }) => {
                     tracing::debug!(?side, attempts, %reason, "unreachable");

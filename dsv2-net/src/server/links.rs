@@ -61,7 +61,7 @@ async fn run(
     mut inbox: mpsc::Receiver<Message>,
     outbox: mpsc::Sender<(u64, LinkEvent)>,
 ) {
-    let limits = PortLimits { queue_cap_bytes: 64 << 20, ..PortLimits::default() };
+    let limits = PortLimits { queue_cap_bytes: 64 << 20, ..super::port_limits() };
     let Ok(mut port) = connect(Transport::Native, SocketKind::Dealer, endpoint, limits) else { return };
     let mut events = Vec::new();
     loop {

@@ -8,7 +8,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::envelope::Envelope;
 use crate::endpoint::Endpoint;
-use crate::port::{Port, PortEvent, PortLimits, SocketKind, Transport, connect};
+use crate::port::{Port, PortEvent, SocketKind, Transport, connect};
 
 /// How long an answer may take.
 const ANSWER: Duration = Duration::from_secs(2);
@@ -24,7 +24,7 @@ pub(crate) fn start(endpoint: Endpoint) -> (mpsc::Sender<Box<Request>>, mpsc::Re
 }
 
 async fn run(endpoint: Endpoint, mut inbox: mpsc::Receiver<Box<Request>>, outbox: mpsc::Sender<Answer>) {
-    let port = connect(Transport::Native, SocketKind::Dealer, endpoint, PortLimits::default());
+    let port = connect(Transport::Native, SocketKind::Dealer, endpoint, super::port_limits());
     let Ok(mut port) = port else { return };
     let mut number = 0_u64;
     let mut events = Vec::new();

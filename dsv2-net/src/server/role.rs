@@ -98,7 +98,7 @@ impl Life {
         router: Router,
         clocks: Clocks,
     ) -> Result<Self, ServerError> {
-        let limits = PortLimits { queue_cap_messages: 100_000, queue_cap_bytes: 64 << 20, ..PortLimits::default() };
+        let limits = PortLimits { queue_cap_messages: 100_000, queue_cap_bytes: 64 << 20, ..super::port_limits() };
         let closed = |error: PortError| ServerError::Fatal(error.to_string());
         let ports = |kind, endpoints: &[Endpoint]| Ports::connect(kind, endpoints, &limits).map_err(closed);
         let (storage, reports) = Storage::start(store, &options.name)?;

@@ -4,7 +4,7 @@
 //!   coordinator: what does the configuration ask for? ── Read ──► the store's answer
 //!       ├─ not above what is final at every voter          (each tells with its bound)
 //!       └─ not between a message and its twin               (a retry that was carried out twice)
-//!   all servers: hear the floors with the bounds ──► once all is here that the coordinator held ──► fold, Retire
+//!   all servers: hear the floors with bounds, vectors and stretches ──► once all is here that is below ──► fold, Retire
 //! ```
 //! So nothing can arrive below a floor any more, anywhere, and what every server forgets is the same, whichever of them
 //! stand still meanwhile. The floors of two coordinators merge to the higher ones.

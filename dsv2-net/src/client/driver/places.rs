@@ -1,6 +1,7 @@
 //! Which brokers and proxies there are, and the ports to those in use.
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use dsv2_sync::session::Side;
 
@@ -9,6 +10,13 @@ use crate::port::{Port, PortError, PortLimits, SocketKind, Transport, connect};
 
 /// After so many failed attempts in a row another endpoint is tried, where there is one.
 const PATIENCE: u32 = 3;
+
+/// A connection that was lost sooner is taken for one to a broker or proxy that comes and goes: another one is tried at once,
+/// because the pauses before attempts to the same one have grown.
+const STEADY: Duration = Duration::from_secs(5);
+
+/// But never twice within this time, should all of them hang up at once.
+const MOVE_EVERY: Duration = Duration::from_secs(1);
 
 /// Where brokers and proxies are, and how to get there.
 #[derive(Clone, Debug)]
@@ -24,10 +32,20 @@ pub(in crate::client) struct Places {
 pub(super) struct Connections {
     pub(super) broker: Box<dyn Port>,
     pub(super) proxy: Box<dyn Port>,
-    broker_at: usize,
-    proxy_at: usize,
+    broker_at: At,
+    proxy_at: At,
     topics: BTreeSet<String>,
     places: Places,
+}
+
+/// Which endpoint is in use.
+#[derive(Debug, Default)]
+struct At {
+    index: usize,
+    /// Since when it is connected, or was connected last.
+    up: Option<Instant>,
+    /// When another one was left for it.
+    moved: Option<Instant>,
 }
 
 impl Connections {
@@ -35,8 +53,8 @@ impl Connections {
         Ok(Self {
             broker: places.connect(Side::Broker, 0)?,
             proxy: places.connect(Side::Proxy, 0)?,
-            broker_at: 0,
-            proxy_at: 0,
+            broker_at: At::default(),
+            proxy_at: At::default(),
             topics: BTreeSet::new(),
             places,
         })
@@ -63,6 +81,26 @@ impl Connections {
         attempts >= PATIENCE && self.places.of(side).len() > 1
     }
 
+    /// A port is connected.
+    pub(super) fn connected(&mut self, side: Side) {
+        self.at(side).up = Some(Instant::now());
+    }
+
+    /// Whether an endpoint whose connection was just lost is to be left for another, because it was not connected for long.
+    pub(super) fn flaps(&mut self, side: Side) -> bool {
+        let several = self.places.of(side).len() > 1;
+        let at = self.at(side);
+        let is_within = |since: Option<Instant>, span| since.is_some_and(|since| since.elapsed() < span);
+        several && is_within(at.up, STEADY) && !is_within(at.moved, MOVE_EVERY)
+    }
+
+    fn at(&mut self, side: Side) -> &mut At {
+        match side {
+            Side::Broker => &mut self.broker_at,
+            Side::Proxy => &mut self.proxy_at,
+        }
+    }
+
     /// Makes a new port, to the next endpoint where there are several. Says whether it did: a port to the only endpoint
     /// that is down tries again by itself.
     pub(super) fn renew(&mut self, side: Side, is_up: bool) -> Result<bool, PortError> {
@@ -70,12 +108,9 @@ impl Connections {
         if count == 1 && !is_up {
             return Ok(false);
         }
-        let at = match side {
-            Side::Broker => &mut self.broker_at,
-            Side::Proxy => &mut self.proxy_at,
-        };
-        *at = (*at + 1) % count;
-        let at = *at;
+        let at = self.at(side);
+        *at = At { index: (at.index + 1) % count, up: None, moved: Some(Instant::now()) };
+        let at = at.index;
         match side {
             Side::Broker => self.broker = self.places.connect(side, at)?,
             Side::Proxy => {
