@@ -105,14 +105,19 @@ impl Retirement {
         self.floors == Floors::default()
     }
 
-    /// Raises the floors to another's, where one of those is higher; yields whether one was.
+    /// Raises the floors to another's, where one of those is higher; yields whether one was. Where none is lower, the other's
+    /// position takes the place of this one's, which it covers or which cannot be reached any more.
     pub fn merge(&mut self, other: &Self) -> bool {
-        let new = !self.floors.covers(&other.floors);
-        if new {
+        if self.floors.covers(&other.floors) {
+            return false;
+        }
+        if other.floors.covers(&self.floors) {
+            self.clone_from(other);
+        } else {
             self.floors.merge(other.floors);
             self.at.merge(&other.at);
         }
-        new
+        true
     }
 }
 

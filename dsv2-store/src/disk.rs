@@ -37,8 +37,9 @@ pub trait Disk: Debug + Send + Sync {
     /// Whatever the system says; then nothing changed.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
 
-    /// Writes what stands in a file from byte `from` up to byte `to` once more, in place, and makes the file durable. After
-    /// a sync that failed, the system may show what it gave up to write; only what is written again is synced again.
+    /// Writes what stands in a file from byte `from` up to byte `to` once more, in place, and makes the file and its length
+    /// durable. After a sync that failed, the system may show what it gave up to write; only what is written again is synced
+    /// again.
     ///
     /// # Errors
     /// [`io::ErrorKind::UnexpectedEof`] where the file ends before; whatever the system says. The content is the same.

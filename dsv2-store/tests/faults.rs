@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{events, open};
+use common::{events, open, try_open};
 use dsv2_core::Event;
 use dsv2_store::testing::{Call, Fault, FaultyDisk, Sampler, SplitMix64};
 use dsv2_store::{EventStore, FeedCursor, JsonlStore, Limit, Meta, StoreError};
@@ -110,6 +110,37 @@ fn what_a_store_shows_after_a_failed_sync_and_a_new_start_is_durable() {
             assert_eq!(found.len(), shown.len() + 5 * usize::from(again), "{call:?} number {nth}");
         }
     }
+}
+
+/// What a crash left behind is cut; where that sync fails, the next start must not believe it is done.
+#[test]
+fn a_cut_whose_sync_failed_is_made_durable_by_the_next_start() {
+    let mut failures = 0;
+    for (seed, nth) in (0..60).flat_map(|seed| (1..8).map(move |nth| (seed, nth))) {
+        let disk = FaultyDisk::new(seed);
+        let mut sampler = Sampler::new(seed);
+        let mut store = open(&disk, u64::MAX);
+        let (synced, error) = write(&mut store, &[sampler.batch(5), sampler.batch(5)]);
+        assert!(error.is_none(), "{error:?}");
+        store.append(&sampler.batch(6)).expect("there is room");
+        disk.crash();
+        drop(store);
+        disk.fail_nth(Call::Sync, nth, Fault::Broken);
+        if try_open(disk.clone(), u64::MAX).is_ok() {
+            continue;
+        }
+        failures += 1;
+        let mut store = open(&disk, u64::MAX);
+        let shown = events(&store);
+        assert!(shown.len() >= synced, "seed {seed}, sync {nth}: {} of {synced} are there", shown.len());
+        sampler.resume(store.vector());
+        let new = sampler.batch(4);
+        assert!(write(&mut store, std::slice::from_ref(&new)).1.is_none());
+        disk.crash();
+        drop(store);
+        assert_eq!(events(&open(&disk, u64::MAX)), [shown, new].concat(), "seed {seed}, sync {nth}");
+    }
+    assert!(failures > 100, "{failures}");
 }
 
 #[test]

@@ -275,8 +275,8 @@ struct Message {
     seen_at: Option<u32>,
     /// The logical time that it was shown with.
     clock: Option<Clock>,
-    /// An event that held it went with a disk: until then it may have stood there.
-    moved: bool,
+    /// An event that held it went with a disk, on this line: until then it may have stood there.
+    moved: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -385,7 +385,7 @@ impl Checker {
                 for (topic, text) in messages {
                     let topic = self.names.topic(&topic);
                     let message = self.message(topic, &text);
-                    self.messages[message].moved = true;
+                    self.messages[message].moved = Some(line);
                 }
             }
         }
@@ -420,7 +420,7 @@ impl Checker {
             place: None,
             seen_at: None,
             clock: None,
-            moved: false,
+            moved: None,
         });
         self.by_text[index].insert(Box::from(text), message);
         message

@@ -244,7 +244,11 @@ impl Driver {
     }
 
     fn heard(&mut self, side: Side, events: &mut Vec<PortEvent>) {
+        let moves = self.connections.moves(side);
         for event in events.drain(..) {
+            if self.connections.moves(side) != moves {
+                break;
+            }
             match (side, event) {
                 (Side::Broker, PortEvent::Message(message)) => self.replied(&message),
                 (Side::Proxy, PortEvent::Message(message)) => self.published(&message),

@@ -97,6 +97,8 @@ impl Disk for FsDisk {
             (&file.file).write_all(&block[..read])?;
             at += read as u64;
         }
+        // A truncation before may have been given up as well.
+        file.file.set_len(file.file.metadata()?.len())?;
         file.file.sync_all()
     }
 

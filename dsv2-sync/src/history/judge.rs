@@ -46,9 +46,9 @@ impl Checker {
         clock.is_some_and(|clock| clock <= *retired)
     }
 
-    /// Whether what stands at a place of a topic at the end may have stood elsewhere before a disk was lost.
-    fn has_moved(&self, topic: u32, place: u32) -> bool {
-        self.message_at(topic, place).is_some_and(|message| message.moved)
+    /// Whether what stands at a place of a topic at the end may have stood elsewhere on a line, before a disk was lost.
+    fn has_moved(&self, topic: u32, place: u32, line: u64) -> bool {
+        self.message_at(topic, place).and_then(|message| message.moved).is_some_and(|moved| line < moved)
     }
 
     fn message_at(&self, topic: u32, place: u32) -> Option<&Message> {
@@ -218,7 +218,7 @@ impl Checker {
         places.sort_unstable();
         let range = seen.places.range((page.topic, first)..=(page.topic, last));
         let missing = range.filter(|(_, (since, _))| *since < page.began).find(|((topic, place), _)| {
-            let excused = self.is_below_floor(*topic, *place) || self.has_moved(*topic, *place);
+            let excused = self.is_below_floor(*topic, *place) || self.has_moved(*topic, *place, page.began);
             places.binary_search(place).is_err() && !excused
         });
         if let Some((&(topic, place), &(since, own))) = missing {

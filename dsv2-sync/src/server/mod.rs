@@ -429,6 +429,7 @@ impl Server {
         self.expire_forwarded(now, out);
         self.adopt_due(now, out);
         self.look_at_retention(now, out);
+        self.raise_floors(out);
         if self.election.deadline().is_some_and(|at| at <= now.mono) {
             self.elect(now, crate::election::ElectionInput::Wake, out);
         }

@@ -83,7 +83,7 @@ impl Server {
         self.raise_floors(out);
     }
 
-    /// What is retired elsewhere is about to be passed over here.
+    /// What is below the floors is about to be retired here, or to be passed over because it is retired elsewhere.
     pub(super) fn remember_floors(&mut self, out: &mut Vec<Effect>) {
         if self.asked.retirement.merge(&self.retiring.wanted) {
             out.push(Effect::Save(self.asked.clone()));
@@ -96,6 +96,8 @@ impl Server {
             return;
         }
         if self.log.held().covers(&self.retiring.wanted.at) {
+            // What had to be held is told to others after a restart, too, whatever a damaged disk has lost by then.
+            self.remember_floors(out);
             let floors = self.retiring.wanted.floors;
             let hidden = self.state.retire(floors);
             out.push(Effect::Change(Change::Retire { floors, hidden }));

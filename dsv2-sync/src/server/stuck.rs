@@ -66,6 +66,7 @@ impl Server {
             self.recheck_waiting(now, &held, out);
             self.unpark(now, out);
             self.adopt_due(now, out);
+            self.raise_floors(out);
         }
     }
 }

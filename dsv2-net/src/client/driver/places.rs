@@ -15,7 +15,7 @@ const PATIENCE: u32 = 3;
 /// because the pauses before attempts to the same one have grown.
 const STEADY: Duration = Duration::from_secs(5);
 
-/// But never twice within this time, should all of them hang up at once.
+/// But not twice within this time, which doubles with each such move up to [`STEADY`], should all of them hang up at once.
 const MOVE_EVERY: Duration = Duration::from_secs(1);
 
 /// Where brokers and proxies are, and how to get there.
@@ -39,13 +39,23 @@ pub(super) struct Connections {
 }
 
 /// Which endpoint is in use.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct At {
     index: usize,
+    /// How often another one was left.
+    moves: u64,
     /// Since when it is connected, or was connected last.
     up: Option<Instant>,
     /// When another one was left for it.
     moved: Option<Instant>,
+    /// How long to stay then, whatever breaks.
+    stay: Duration,
+}
+
+impl Default for At {
+    fn default() -> Self {
+        Self { index: 0, moves: 0, up: None, moved: None, stay: MOVE_EVERY }
+    }
 }
 
 impl Connections {
@@ -91,7 +101,20 @@ impl Connections {
         let several = self.places.of(side).len() > 1;
         let at = self.at(side);
         let is_within = |since: Option<Instant>, span| since.is_some_and(|since| since.elapsed() < span);
-        several && is_within(at.up, STEADY) && !is_within(at.moved, MOVE_EVERY)
+        if !is_within(at.up, STEADY) {
+            at.stay = MOVE_EVERY;
+            return false;
+        }
+        let flaps = several && !is_within(at.moved, at.stay);
+        if flaps {
+            at.stay = (2 * at.stay).min(STEADY);
+        }
+        flaps
+    }
+
+    /// How often another endpoint was left: what a port said before that is not about the present one.
+    pub(super) fn moves(&mut self, side: Side) -> u64 {
+        self.at(side).moves
     }
 
     fn at(&mut self, side: Side) -> &mut At {
@@ -109,7 +132,13 @@ impl Connections {
             return Ok(false);
         }
         let at = self.at(side);
-        *at = At { index: (at.index + 1) % count, up: None, moved: Some(Instant::now()) };
+        *at = At {
+            index: (at.index + 1) % count,
+            moves: at.moves + 1,
+            up: None,
+            moved: Some(Instant::now()),
+            stay: at.stay,
+        };
         let at = at.index;
         match side {
             Side::Broker => self.broker = self.places.connect(side, at)?,

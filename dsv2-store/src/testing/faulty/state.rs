@@ -223,6 +223,7 @@ impl State {
         let file = &mut self.files[id];
         let range = usize::try_from(from).unwrap_or(usize::MAX)..usize::try_from(to).unwrap_or(usize::MAX);
         let bytes = file.cached.get(range.clone()).ok_or(io::ErrorKind::UnexpectedEof)?.to_vec();
+        file.change(What::Truncate { len: file.cached.len() });
         if !bytes.is_empty() {
             file.change(What::Write { offset: range.start, bytes });
         }
