@@ -37,7 +37,7 @@ pub struct Meta {
     /// Voters that are gone for good, as an operator said: nobody waits for them any more.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub departed: BTreeSet<ServerName>,
-    /// Floors that are to be raised, as other servers told that had raised them.
+    /// Floors that were raised, or are to be because messages below them were passed over that others had retired.
     #[serde(default, skip_serializing_if = "Retirement::is_none")]
     pub retirement: Retirement,
     /// Fields of other versions, kept as they are.

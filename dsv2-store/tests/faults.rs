@@ -29,6 +29,27 @@ fn write(store: &mut JsonlStore, groups: &[Vec<Event>]) -> (usize, Option<StoreE
     (synced, None)
 }
 
+/// A store in whose writing one call failed.
+struct Failed {
+    disk: FaultyDisk,
+    sampler: Sampler,
+    store: JsonlStore,
+    groups: Vec<Vec<Event>>,
+    synced: usize,
+    error: StoreError,
+}
+
+/// Writes groups while the `nth` call of a sort fails; `None` where there are not so many.
+fn fail(call: Call, nth: u64) -> Option<Failed> {
+    let disk = FaultyDisk::new(nth);
+    let mut sampler = Sampler::new(nth);
+    let groups: Vec<_> = (0..12).map(|_| sampler.batch(5)).collect();
+    let mut store = open(&disk, 1_200);
+    disk.fail_nth(call, nth, Fault::Broken);
+    let (synced, error) = write(&mut store, &groups);
+    Some(Failed { disk, sampler, store, groups, synced, error: error? })
+}
+
 fn assert_fenced(store: &mut JsonlStore, sampler: &mut Sampler, what: &str) {
     let held = store.vector().clone();
     sampler.resume(&held);
@@ -48,13 +69,8 @@ fn a_failed_sync_is_never_acknowledged_and_never_tried_again() {
     for (call, most) in CALLS {
         let mut failures = 0;
         for nth in 1..most {
-            let disk = FaultyDisk::new(nth);
-            let mut sampler = Sampler::new(nth);
-            let groups: Vec<_> = (0..12).map(|_| sampler.batch(5)).collect();
-            let mut store = open(&disk, 1_200);
-            disk.fail_nth(call, nth, Fault::Broken);
-            let (synced, error) = write(&mut store, &groups);
-            let Some(error) = error else { continue };
+            let Some(failed) = fail(call, nth) else { continue };
+            let Failed { disk, mut sampler, mut store, groups, synced, error } = failed;
             failures += 1;
             let what = format!("{call:?} number {nth}");
             assert!(matches!(error, StoreError::Io { .. }) && !error.changed_nothing(), "{what}: {error:?}");
@@ -76,15 +92,7 @@ fn a_failed_sync_is_never_acknowledged_and_never_tried_again() {
 fn what_a_store_shows_after_a_failed_sync_and_a_new_start_is_durable() {
     for (call, most) in CALLS {
         for (nth, again) in (1..most).flat_map(|nth| [(nth, false), (nth, true)]) {
-            let disk = FaultyDisk::new(nth);
-            let mut sampler = Sampler::new(nth);
-            let groups: Vec<_> = (0..12).map(|_| sampler.batch(5)).collect();
-            let mut store = open(&disk, 1_200);
-            disk.fail_nth(call, nth, Fault::Broken);
-            let (synced, error) = write(&mut store, &groups);
-            if error.is_none() {
-                continue;
-            }
+            let Some(Failed { disk, mut sampler, store, synced, .. }) = fail(call, nth) else { continue };
             drop(store);
             let mut store = open(&disk, 1_200);
             let shown = events(&store);

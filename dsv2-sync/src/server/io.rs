@@ -230,7 +230,7 @@ pub struct Saved {
     pub rank: Option<u64>,
     /// Voters that are gone for good.
     pub departed: BTreeSet<ServerName>,
-    /// Floors that it must raise, because it passed over what another server had retired.
+    /// Floors that it raised, or must raise because it passed over what another server had retired.
     pub retirement: Retirement,
 }
 
