@@ -264,6 +264,22 @@ impl State {
         self.twins.contains_key(event)
     }
 
+    /// Whether the event's message would count by it if only the events that a position means were held.
+    #[must_use]
+    pub fn counts_within(&self, event: &Event, position: &Position) -> bool {
+        let Some(twin) = self.twins.get(&event.id) else { return true };
+        if matches!(self.lookup(&event.message_id, &event.body), Lookup::Same(counts) if position.contains(&counts)) {
+            return false;
+        }
+        let key = event.key();
+        let is_better = |(id, other): (&EventId, &Twin)| {
+            (other.identity, other.content) == (twin.identity, twin.content)
+                && position.contains(id)
+                && OrderKey { clock: other.clock, id: id.clone() } < key
+        };
+        !self.twins.iter().any(is_better)
+    }
+
     /// The feed that a bare name means: the channel's, or else the user's inbox.
     #[must_use]
     pub fn feed(&self, topic: &str) -> Option<Feed> {
@@ -391,6 +407,20 @@ mod tests {
             order.into_iter().for_each(|event| state.apply(event));
             assert!(state.is_twin(&late.id) && !state.is_twin(&early.id));
             assert_eq!(state.lookup(&early.message_id, &early.body), Lookup::Same(early.id.clone()));
+        }
+    }
+
+    /// The best one comes last: until then the message counted by the best of the others, and only by it.
+    #[test]
+    fn one_event_of_a_message_counts_within_any_position() {
+        let all = [event("s1", 1, 5, "k", "hi"), event("s2", 1, 4, "k", "hi"), event("s3", 1, 3, "k", "hi")];
+        let mut state = State::default();
+        all.iter().for_each(|event| state.apply(event));
+        for held in 1..=all.len() {
+            let position: Position = all[..held].iter().map(|event| (event.id.origin.clone(), 1)).collect();
+            let counting =
+                all.iter().filter(|event| state.counts_within(event, &position) && position.contains(&event.id));
+            assert_eq!(counting.map(|event| &event.id).collect::<Vec<_>>(), [&all[held - 1].id]);
         }
     }
 

@@ -45,6 +45,19 @@ fn what_comes_to_light_behind_the_last_delivery_is_told_as_a_gap() {
     assert_eq!(rig.point.get(&dev()), Some(position(&[("s1", 7), ("s2", 6)])));
 }
 
+/// s1's event 3 counts by s2's event 2, so the page does not list it; what stood before it is retired.
+#[test]
+fn what_is_retired_before_an_event_that_is_not_listed_is_told() {
+    for order in [Order::Stable, Order::Arrival] {
+        let mut rig = Rig::new(SessionConfig::default());
+        rig.subscribe_in(Cursor::Beginning, order);
+        let request = rig.query().0;
+        let page = [publication("s2", 2, 0), publication("s1", 4, 3), publication("s2", 5, 2)];
+        rig.page_after_retired(request, &page, &[("s1", 4), ("s2", 5)], &[("s1", 1)]);
+        assert_eq!(rig.delivered(), ["s2.2", "[gap 1]", "s1.4", "s2.5"], "{order:?}");
+    }
+}
+
 #[test]
 fn a_stable_order_that_stalls_says_so_once() {
     let mut rig = Rig::new(SessionConfig::default());

@@ -75,6 +75,32 @@ fn a_server_that_does_not_have_it_yet_is_told_what_is_missing_and_asked_again() 
     assert_eq!(rig.delivered(), ["s1.3", "s1.4", "[recovered 1]"]);
 }
 
+/// Nobody may have what is missing: it is asked for where history ends, and not again with every page.
+#[test]
+fn a_long_history_is_read_without_waiting_for_what_is_missing() {
+    let beyond = |rig: &Rig| {
+        let sent = rig.out.iter().find_map(|effect| match effect {
+            Effect::Send { body, .. } => Request::decode(body, &Limits::default()).ok(),
+            _ => None,
+        });
+        let position = sent.and_then(|request| request.ext.position).unwrap_or_default();
+        position.get(&event("s2", 1).origin)
+    };
+    let mut rig = Rig::new(SessionConfig::default());
+    rig.subscribe(Cursor::Beginning);
+    rig.live(&publication("s2", 9, 8));
+    for seq in 1..5 {
+        assert_eq!(beyond(&rig), 0, "page {seq}");
+        let request = rig.query().0;
+        rig.page(request, &[publication("s1", seq, seq - 1)], &[("s1", seq)], &[("s1", 5)], true);
+    }
+    let request = rig.query().0;
+    rig.page(request, &[publication("s1", 5, 4)], &[("s1", 5)], &[("s1", 5)], false);
+    rig.pass(250);
+    assert_eq!(beyond(&rig), 8, "history has ended, and it is still missing");
+    assert_eq!(rig.delivered(), ["s1.1", "s1.2", "s1.3", "s1.4", "s1.5"]);
+}
+
 #[test]
 fn what_no_server_can_supply_is_told_as_a_gap() {
     let mut rig = Rig::following();

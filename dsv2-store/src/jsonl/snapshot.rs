@@ -16,7 +16,7 @@ use super::record;
 use super::scan::{Known, Scan, Segment, scan, sources};
 use super::stream::Loc;
 use super::view::View;
-use super::{line, open};
+use super::{LINE_CAP_BYTES, line, open};
 use crate::bytes::{Put, Take};
 use crate::disk::{Disk, OpenMode, read_exact};
 use crate::error::StoreError;
@@ -149,12 +149,16 @@ impl Snapshot {
         true
     }
 
-    /// Its index, with the places of the files as they are now.
+    /// Its index, with the places of the files as they are now; nothing if one of them lies outside what is covered.
     pub(crate) fn index(&self) -> Option<Index<Loc>> {
         let mut take = Take(self.bytes.get(self.index.clone())?);
         let index = Index::take(&mut take, |take| {
-            let segment = *self.segments.get(take.number32()? as usize)?;
-            Some(Loc { segment, offset: take.number32()?, len: take.number32()? })
+            let number = take.number32()? as usize;
+            let (segment, covered) = (*self.segments.get(number)?, self.files.get(number)?);
+            let (offset, len) = (take.number32()?, take.number32()?);
+            // Whoever reads the line later makes room for it first.
+            let is_covered = len as usize <= LINE_CAP_BYTES && u64::from(offset) + u64::from(len) <= covered.bytes;
+            is_covered.then_some(Loc { segment, offset, len })
         });
         index.filter(|_| take.0.is_empty())
     }
@@ -188,7 +192,7 @@ impl Covered {
         let Some(len) = self.bytes.checked_sub(self.last_line).and_then(|len| usize::try_from(len).ok()) else {
             return false;
         };
-        if segment.len < self.bytes || len > super::LINE_CAP_BYTES {
+        if segment.len < self.bytes || len > LINE_CAP_BYTES {
             return false;
         }
         let opened = segment.file.clone().map_or_else(|| disk.open(&segment.at.path, OpenMode::Read), Ok);

@@ -9,7 +9,6 @@ use super::io::{Effect, Read};
 use super::requests::Reading;
 use super::{ReplyTo, Server};
 use crate::planted::Bug;
-use crate::state::Lookup;
 
 /// A page of history that is being read.
 #[derive(Debug)]
@@ -92,7 +91,9 @@ impl Server {
         }
         let Page { mut events, next, heads, more, retired } = page;
         let first = events.first().map(Event::key);
-        events.retain(|event| self.planted.has(Bug::TwinShown) || self.is_shown(event, &heads));
+        // The event that counts may have come after the page was read, of which the heads are given: then the message is
+        // shown where it counted before.
+        events.retain(|event| self.planted.has(Bug::TwinShown) || self.state.counts_within(event, &heads));
         paging.retired.extend(retired);
         let (next, heads) = paging.follow.take().unwrap_or((next, heads));
         match first {
@@ -109,15 +110,5 @@ impl Server {
                 self.send_reply(to, reply, false, out);
             }
         }
-    }
-
-    /// Whether an event is no twin. The event that counts may have come after the page was read, of which the heads are
-    /// given: then its twin stands for it there.
-    fn is_shown(&self, event: &Event, heads: &Position) -> bool {
-        let counts = match self.state.lookup(&event.message_id, &event.body) {
-            Lookup::Same(counts) => heads.contains(&counts),
-            _ => true,
-        };
-        !self.state.is_twin(&event.id) || !counts
     }
 }

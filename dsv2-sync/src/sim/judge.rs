@@ -191,7 +191,15 @@ impl World {
         let all = all.get(feed).cloned().unwrap_or_default();
         let process = self.nodes[server].process.as_ref();
         let floor = process.map_or(Clock::ZERO, |process| process.machine.state().floors().of(kind(feed)));
-        let mut rest = served.iter().peekable();
+        // Whoever passed over an original that others had retired serves its twin, if that is an anchor, below the floor.
+        let stands_in = |event: &Event| {
+            let is_same = |other: &Event| (&other.message_id, &other.body) == (&event.message_id, &event.body);
+            event.clock <= floor
+                && !all.iter().any(|other| other.id == event.id)
+                && all.iter().any(is_same)
+                && served.iter().filter(|other| is_same(other)).count() == 1
+        };
+        let mut rest = served.iter().filter(|event| !stands_in(event)).peekable();
         for event in &all {
             if rest.next_if(|served| served.id == event.id).is_none() && event.clock > floor {
                 let id = &event.id;

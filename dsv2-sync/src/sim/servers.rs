@@ -454,7 +454,9 @@ impl World {
 /// Whether events may be written at that.
 fn may_append(input: &Input) -> bool {
     match input {
-        Input::Link { message, .. } => matches!(**message, LinkMessage::Events { .. } | LinkMessage::Forward { .. }),
+        Input::Link { message, .. } => {
+            matches!(**message, LinkMessage::Events { .. } | LinkMessage::Forward { .. } | LinkMessage::Stretch { .. })
+        }
         Input::Request { .. } | Input::Wake | Input::Unstuck => true,
         _ => false,
     }

@@ -128,6 +128,20 @@ impl Rig {
         self.reply(request, ReplyBody::History(page));
     }
 
+    /// A last page of a server that has retired some events, and knows everything to be final.
+    pub(crate) fn page_after_retired(
+        &mut self,
+        request: u64,
+        events: &[Publication],
+        next: &[(&str, u64)],
+        retired: &[(&str, u64)],
+    ) {
+        let (next, heads) = (position(next), position(next));
+        let retired = retired.iter().map(|(server, seq)| event(server, *seq)).collect();
+        let page = HistoryPage { events: events.to_vec(), next, heads, more: false, stable: Some(Clock::MAX), retired };
+        self.reply(request, ReplyBody::History(page));
+    }
+
     /// Answers whatever is asked as a server that holds nothing beyond what was delivered.
     pub(crate) fn answer_idle(&mut self, heads: &[(&str, u64)]) {
         for (request, query) in self.queries() {

@@ -154,12 +154,11 @@ impl Track {
     /// Delivers a page's events; `false` if there was no room for all of them.
     fn read(&mut self, page: HistoryPage, recovers: bool, sink: &mut Sink<'_>) -> bool {
         for mut publication in page.events {
-            let Some(event) = &publication.event else { continue };
-            if self.resume.contains(event) || !self.address(&mut publication) {
+            let Some(event) = publication.event.clone() else { continue };
+            if self.resume.contains(&event) || !self.address(&mut publication) {
                 continue;
             }
-            let prev = publication.prev.clone();
-            if prev.is_some_and(|prev| !self.tell_retired(&page.retired, Some(&prev), sink)) || sink.is_full() {
+            if !self.tell_retired(&page.retired, Some(&event), sink) || sink.is_full() {
                 return false;
             }
             self.recovered += u64::from(self.take(publication, sink) && recovers);
@@ -175,10 +174,12 @@ impl Track {
         true
     }
 
-    /// Tells of a gap where retention took what stood before an event of a page, whose predecessor is given; without one,
-    /// before those that the page does not list, because their messages count by others. `false` if there was no room.
+    /// Tells of a gap where retention took what stood before an event of a page, or before one of the same origin that the
+    /// page does not list, because its message counts by another; without an event, of all that is left. `false` if there
+    /// was no room.
     pub(super) fn tell_retired(&mut self, retired: &[EventId], before: Option<&EventId>, sink: &mut Sink<'_>) -> bool {
-        for prev in retired.iter().filter(|prev| before.is_none_or(|before| before == *prev)) {
+        let stands = |prev: &&EventId| before.is_none_or(|event| prev.origin == event.origin && prev.seq < event.seq);
+        for prev in retired.iter().filter(stands) {
             let known = self.resume.contains(prev) || self.planted.has(Bug::RetiredUntold);
             if !known && !self.tell_missing(prev, sink) {
                 return false;
@@ -199,9 +200,10 @@ impl Track {
         true
     }
 
-    /// Asks for the next page; at once, unless this one brought nothing although it said there is more.
+    /// Asks for the next page; at once, unless this one brought nothing although it said there is more. Whoever answers need
+    /// not have what is missing: there is enough to read before it, and perhaps nobody has it.
     fn read_on(&mut self, now: Mono, before: &Position, config: &SessionConfig) {
-        self.repair = self.phase == Phase::Live;
+        (self.repair, self.humble) = (self.phase == Phase::Live, true);
         if self.resume != *before {
             (self.failures, self.not_before) = (0, now);
         } else {

@@ -53,8 +53,7 @@ impl Track {
                 continue;
             }
             waits = publication.clock.is_none_or(|clock| clock > bound);
-            let prev = publication.prev.clone().filter(|_| !waits);
-            full = prev.is_some_and(|prev| !self.tell_retired(&page.retired, Some(&prev), sink)) || sink.is_full();
+            full = !waits && (!self.tell_retired(&page.retired, Some(&event), sink) || sink.is_full());
             if waits || full {
                 break;
             }
