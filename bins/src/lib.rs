@@ -7,6 +7,7 @@
 //! ```
 
 pub mod args;
+pub mod bench;
 pub mod bot;
 pub mod chat;
 pub mod cli;
@@ -14,6 +15,7 @@ pub mod config;
 pub mod error;
 pub mod host;
 pub mod keep;
+pub mod latency;
 pub mod logging;
 pub mod output;
 pub mod random;

@@ -11,6 +11,7 @@ mod upkeep;
 use clap::{Parser, Subcommand};
 
 use crate::args::Common;
+use crate::bench::{self, BenchArgs};
 use crate::cli::HasCommon;
 use crate::error::Error;
 
@@ -38,6 +39,7 @@ enum Tool {
     Retire(upkeep::RetireArgs),
     Sim(sim::SimArgs),
     Check(check::CheckArgs),
+    Bench(BenchArgs),
 }
 
 impl HasCommon for ToolArgs {
@@ -70,5 +72,6 @@ pub async fn tool(args: ToolArgs) -> Result<(), Error> {
         Tool::Retire(args) => upkeep::retire(&args),
         Tool::Sim(args) => sim::sim(&args),
         Tool::Check(args) => check::check(&args),
+        Tool::Bench(args) => bench::bench(args).await,
     }
 }

@@ -111,8 +111,12 @@ proptest! {
         let publication = Publication::of_event(&event, false).expect("has a topic");
         // Below 1e11 the number would be read as seconds, as the family's rule has it.
         prop_assume!(ms >= 100_000_000_000);
-        prop_assert_eq!(Publication::decode(&publication.encode(format), &LIMITS), Ok(publication));
-        let read = ReplicationEvent::decode(&ReplicationEvent::encode(&event, format), &LIMITS).expect("ours");
+        let encoded = publication.encode(format);
+        prop_assert_eq!(Publication::encode_event(&event, format), Some(encoded.clone()));
+        prop_assert_eq!(Publication::decode(&encoded, &LIMITS), Ok(publication));
+        let encoded = ReplicationEvent::encode(&event, format);
+        prop_assert!(ReplicationEvent::is_ours(&encoded, &LIMITS));
+        let read = ReplicationEvent::decode(&encoded, &LIMITS).expect("ours");
         prop_assert_eq!((read.body, read.event, read.clock), (event.body, Some(event.id), Some(clock)));
     }
 
@@ -123,11 +127,29 @@ proptest! {
             bytes.extend_from_slice(&rest);
             drop(Request::decode(&bytes, &LIMITS));
             drop(Publication::decode(&bytes, &LIMITS));
-            drop(ReplicationEvent::decode(&bytes, &LIMITS));
+            let event = ReplicationEvent::decode(&bytes, &LIMITS);
+            prop_assert!(!ReplicationEvent::is_ours(&bytes, &LIMITS) || !matches!(event, Ok(event) if event.event.is_none()));
             for service in Service::ALL {
                 drop(Reply::decode(service, &bytes, &LIMITS));
             }
         }
+    }
+
+    /// What the family publishes, and what only resembles ours, is not taken for ours.
+    #[test]
+    fn an_event_without_an_identity_is_not_ours(format in format(), origin in any::<bool>(), seq in proptest::option::of(-1..2i64)) {
+        let mut event = serde_json::json!({"type": "user_login", "server_id": 7, "clock": 3, "data": {"user": "ana", "seq": 4}});
+        if origin {
+            event["origin"] = "s1/00000000000000ff".into();
+        }
+        if let Some(seq) = seq {
+            event["seq"] = seq.into();
+        }
+        let bytes = match format {
+            Format::Json => serde_json::to_vec(&event).expect("JSON"),
+            Format::MsgPack => rmp_serde::to_vec_named(&event).expect("MessagePack"),
+        };
+        prop_assert_eq!(ReplicationEvent::is_ours(&bytes, &LIMITS), origin && seq == Some(1));
     }
 
     #[test]

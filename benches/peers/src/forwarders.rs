@@ -1,9 +1,5 @@
 //! Forwarders side by side: libzmq's `zmq_proxy` and the engine, each in a process of its own, between the same ends.
 //!
-//! ```text
-//! cargo run --release --manifest-path benches/peers/Cargo.toml -- --rounds 7
-//! ```
-//!
 //! Every round runs each scenario once with every forwarder, in another order each time, so that a machine that slows
 //! down slows all of them. Each measurement starts with a tenth of its messages for warm-up, and has no figure unless
 //! every message arrived: a loss ends the program. Reported are medians, the ratio to libzmq, and the forwarder's own CPU
@@ -12,14 +8,15 @@
 //! Settings are equal: high-water marks that nobody reaches, no delay on sockets, loopback TCP, the same ends. libzmq's
 //! forwarder has its proxy thread and one I/O thread; ours has as many threads as processors, or one.
 
+pub(crate) mod child;
 mod ends;
-mod forwarder;
 
 use std::collections::BTreeMap;
 
-use forwarder::{Child, Kind};
-
+use child::{Child, Kind};
 use ends::{Echo, FanOut};
+
+use crate::Result;
 
 /// What is measured.
 #[derive(Debug, Clone, Copy)]
@@ -72,16 +69,16 @@ const SCENARIOS: [Scenario; 13] = [
 /// One measurement: messages a second, and CPU seconds of the forwarder per million messages.
 type Figure = (f64, f64);
 
-fn main() {
-    let args: Vec<String> = std::env::args().collect();
-    if args.get(1).is_some_and(|arg| arg == "--forward") {
-        forwarder::serve(&args[2]);
-        return;
-    }
-    let rounds: usize = option(&args, "--rounds").map_or(7, |n| n.parse().expect("--rounds N"));
-    let only = option(&args, "--only");
-    let kinds: Vec<Kind> = match option(&args, "--kinds") {
-        Some(names) => names.split(',').map(|name| Kind::parse(name).expect("unknown forwarder")).collect(),
+/// Measures the forwarders `kinds` in the scenarios `only`, or all.
+///
+/// # Errors
+/// The name of a forwarder is unknown.
+pub(crate) fn compare(rounds: usize, only: Option<&str>, kinds: Option<&str>) -> Result<()> {
+    let kinds: Vec<Kind> = match kinds {
+        Some(names) => names
+            .split(',')
+            .map(|name| Kind::parse(name).ok_or_else(|| format!("there is no forwarder {name:?}").into()))
+            .collect::<Result<_>>()?,
         None => vec![Kind::Libzmq, Kind::Dsv2, Kind::Dsv2OneThread, Kind::Dsv2RepWindow],
     };
     let chosen = SCENARIOS.iter().filter(|s| only.is_none_or(|names| names.split(',').any(|name| name == s.name)));
@@ -91,11 +88,7 @@ fn main() {
         let kinds: Vec<Kind> = kinds.iter().copied().filter(applies).collect();
         report(scenario, &kinds, rounds);
     }
-}
-
-fn option<'a>(args: &'a [String], name: &str) -> Option<&'a str> {
-    let at = args.iter().position(|arg| arg == name)?;
-    args.get(at + 1).map(String::as_str)
+    Ok(())
 }
 
 fn report(scenario: &Scenario, kinds: &[Kind], rounds: usize) {

@@ -9,8 +9,9 @@ use hdrhistogram::Histogram;
 
 use super::BotPlan;
 use super::publish::{Fact, Fate, Mark, Run};
-use super::summary::{Latency, Summary};
+use super::summary::Summary;
 use crate::error::Error;
+use crate::latency::{self, Latency, us};
 
 /// The bots that are told apart; the messages of further ones are counted, but not checked for duplicates.
 const RUNS: usize = 4_096;
@@ -51,9 +52,6 @@ struct Counts {
 
 impl Checker {
     pub(super) fn new(name: String, run: Run) -> Result<Self, Error> {
-        // Up to a minute, in steps of a thousandth.
-        let histogram =
-            || Histogram::new_with_bounds(1, 60_000_000, 3).map_err(|error| Error::Failed(error.to_string()));
         Ok(Self {
             name,
             run,
@@ -61,8 +59,8 @@ impl Checker {
             last: HashMap::new(),
             awaited: HashSet::new(),
             early: HashSet::new(),
-            acknowledgement_us: histogram()?,
-            delivery_us: histogram()?,
+            acknowledgement_us: latency::histogram()?,
+            delivery_us: latency::histogram()?,
             counts: Counts::default(),
         })
     }
@@ -166,10 +164,6 @@ impl Checker {
             delivery_us: Latency::of(&self.delivery_us),
         }
     }
-}
-
-fn us(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX).max(1)
 }
 
 /// A set of numbers that come nearly in order, in little memory: all from the first one to a floor, and some above.

@@ -1,7 +1,8 @@
 //! What a bot tells at its end.
 
-use hdrhistogram::Histogram;
 use serde::Serialize;
+
+use crate::latency::Latency;
 
 /// What a bot did, and what it found.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -43,44 +44,6 @@ pub struct Summary {
     pub acknowledgement_us: Latency,
     /// From the call to its own delivery, in microseconds.
     pub delivery_us: Latency,
-}
-
-/// Percentiles, in microseconds; zeros where there is nothing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct Latency {
-    /// The median.
-    pub p50: u64,
-    /// 90 % take no longer.
-    pub p90: u64,
-    /// 99 % take no longer.
-    pub p99: u64,
-    /// 99.9 % take no longer.
-    pub p999: u64,
-    /// None takes longer.
-    pub max: u64,
-}
-
-impl Latency {
-    pub(super) fn of(histogram: &Histogram<u64>) -> Self {
-        if histogram.is_empty() {
-            return Self::default();
-        }
-        let at = |quantile| histogram.value_at_quantile(quantile);
-        Self { p50: at(0.5), p90: at(0.9), p99: at(0.99), p999: at(0.999), max: histogram.max() }
-    }
-
-    fn people(self) -> String {
-        let ms = |us: u64| us as f64 / 1_000.0;
-        format!(
-            "{:.1} {:.1} {:.1} {:.1} {:.1} ms",
-            ms(self.p50),
-            ms(self.p90),
-            ms(self.p99),
-            ms(self.p999),
-            ms(self.max)
-        )
-    }
 }
 
 impl Summary {

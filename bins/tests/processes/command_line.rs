@@ -46,7 +46,8 @@ fn help_shows_the_ports_of_the_seed() {
 #[test]
 fn every_flag_has_a_variable() {
     let tools = ["up", "status", "inspect", "import"].map(|tool| ("dsv2", vec![tool, "--help"]));
-    let programs = PROGRAMS.iter().map(|program| (*program, vec!["--help"])).chain(tools);
+    let loads = ["publish", "fanout", "request", "replay"].map(|work| ("dsv2", vec!["bench", work, "--help"]));
+    let programs = PROGRAMS.iter().map(|program| (*program, vec!["--help"])).chain(tools).chain(loads);
     for (program, args) in programs {
         let help = say(program, &args);
         let flags = help.lines().filter(|line| line.trim_start().starts_with('-')).filter_map(|line| {

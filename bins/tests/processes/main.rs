@@ -1,6 +1,7 @@
 //! The programs as people and scripts meet them: real processes, real sockets, real files. Everything is bounded in time.
 #![cfg(unix)]
 
+mod bench;
 mod campaigns;
 mod chat;
 #[cfg(target_os = "linux")]

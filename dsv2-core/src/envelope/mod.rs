@@ -43,12 +43,12 @@ fn encode(format: Format, service: &str, data: &impl Serialize) -> Vec<u8> {
         service: &'a str,
         data: &'a T,
     }
-    encode_flat(format, &Root { service, data })
+    encode_flat(format, &Root { service, data }, 0)
 }
 
-/// Encodes a body that has no envelope.
-fn encode_flat(format: Format, body: &impl Serialize) -> Vec<u8> {
-    let mut out = Vec::with_capacity(256);
+/// Encodes a body that has no envelope, and holds a text of about so many bytes.
+fn encode_flat(format: Format, body: &impl Serialize, text_bytes: usize) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text_bytes + 512);
     let encoded = format.encode(body, &mut out);
     // Keys are texts, floats are finite, and a vector takes every write: no `Serialize` of this module fails.
     debug_assert!(encoded.is_ok(), "{encoded:?}");

@@ -112,7 +112,32 @@ impl Publication {
     /// Encodes it, flat.
     #[must_use]
     pub fn encode(&self, format: Format) -> Vec<u8> {
-        encode_flat(format, self)
+        encode_flat(format, self, self.body.text().len())
+    }
+
+    /// Encodes an event as it is published on its topic: the same bytes as of [`Publication::of_event`], made at once.
+    /// `None` for an event that has no topic.
+    #[must_use]
+    pub fn encode_event(event: &Event, format: Format) -> Option<Vec<u8>> {
+        let (user, src, message) = match &event.body {
+            EventBody::Publish { user, message, .. } => (Some(user.as_str()), None, message),
+            EventBody::Message { src, message, .. } => (None, Some(src.as_str()), message),
+            EventBody::UserLogin { .. } | EventBody::ChannelCreate { .. } => return None,
+        };
+        let flat = FlatRef {
+            user,
+            channel: None,
+            src,
+            dst: None,
+            message,
+            timestamp: Some(event.timestamp),
+            clock: Some(event.clock),
+            id: Some(&event.message_id),
+            origin: Some(&event.id.origin),
+            seq: Some(event.id.seq),
+            prev: event.prev.as_ref(),
+        };
+        Some(encode_flat(format, &flat, message.len()))
     }
 
     /// Decodes a publication of any member of the family, flat or in an envelope.

@@ -10,10 +10,12 @@ use dsv2_store::{Disk, EventStore, Snapshotted, StoreError, remove_snapshot};
 
 use dsv2_sync::stored;
 
-/// A snapshot is made when the log has grown by so many events,
+/// A snapshot is made, while there is nothing else to do, when the log has grown by so many events,
 const GROWN_EVENTS: u64 = 50_000;
 /// and by at least one of so many parts of it: so all snapshots together cost a constant for each event.
 const GROWN_PART: u64 = 2;
+/// Once it has grown by so many events, and has doubled, there is no waiting for that any more.
+const OVERGROWN_EVENTS: u64 = 500_000;
 /// How often a snapshot that is being made is looked after.
 const POLL: Duration = Duration::from_millis(200);
 /// One of so many snapshots reads and checks the whole log.
@@ -56,8 +58,16 @@ impl Maintenance {
         match (&self.making, self.compact) {
             (Some(_), _) => Some(POLL),
             (None, true) => Some(Duration::ZERO),
-            (None, false) => None,
+            (None, false) => self.is_due().then_some(POLL),
         }
+    }
+
+    fn is_due(&self) -> bool {
+        self.grown >= GROWN_EVENTS.max(self.covered / GROWN_PART)
+    }
+
+    fn is_overdue(&self) -> bool {
+        self.grown >= OVERGROWN_EVENTS.max(self.covered)
     }
 
     /// Looks after what is under way, and begins what is due; with `idle`, does a step of compaction.
@@ -66,7 +76,7 @@ impl Maintenance {
         if store.floors() != self.floors {
             (self.compact, self.floors) = (true, store.floors());
         }
-        if self.making.is_none() && self.grown >= GROWN_EVENTS.max(self.covered / GROWN_PART) {
+        if self.making.is_none() && ((idle && !self.compact && self.is_due()) || self.is_overdue()) {
             self.begin();
         }
         // What is read for a snapshot must not move.

@@ -333,6 +333,10 @@ impl Life {
         let (topic, body) = (message.first(), message.last());
         // A subscription matches by prefix: only the whole topic counts.
         let input = if topic == Topic::Replication.as_str().as_bytes() {
+            // Each comes back to whoever wrote it, and goes to all others, who have it over their links.
+            if ReplicationEvent::is_ours(body, &limits) {
+                return;
+            }
             ReplicationEvent::decode(body, &limits).map(Input::Replicated)
         } else if topic == Topic::Servers.as_str().as_bytes() {
             Announcement::decode(body, &limits).map(Input::Announced)

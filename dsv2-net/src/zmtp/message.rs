@@ -19,10 +19,12 @@ impl Message {
     /// Encodes a message. No frames at all give a message of one empty frame, since ZMTP has no empty message.
     pub fn from_frames<I>(frames: I) -> Self
     where
-        I: IntoIterator,
+        I: IntoIterator<IntoIter: Clone>,
         I::Item: AsRef<[u8]>,
     {
-        let mut builder = MessageBuilder::new();
+        let frames = frames.into_iter();
+        let wire_bytes = frames.clone().map(|frame| encoded_len(frame.as_ref().len())).sum();
+        let mut builder = MessageBuilder { wire: BytesMut::with_capacity(wire_bytes), last_header_at: None };
         for frame in frames {
             builder.push(frame.as_ref());
         }

@@ -259,10 +259,7 @@ impl Outgoing {
     /// The one without that on `replication`; none for an event that has no topic of its own.
     pub(crate) fn frame(&self, format: dsv2_core::Format) -> Option<(Topic, Vec<u8>)> {
         match self {
-            Self::Event(event) => {
-                let publication = dsv2_core::Publication::of_event(event, false)?;
-                Some((event.body.topic()?, publication.encode(format)))
-            }
+            Self::Event(event) => Some((event.body.topic()?, dsv2_core::Publication::encode_event(event, format)?)),
             Self::Announcement(announcement) => Some((Topic::Servers, announcement.encode(format))),
             Self::LinkNotice(notice) => Some((Topic::Links, notice.encode(format))),
         }

@@ -10,7 +10,7 @@ use dsv2_net::endpoint::{Keepalive, connect};
 use dsv2_net::engine::{Connection, Limits, LocalSocket};
 use dsv2_net::zmtp::{Batch, Command, Message, SocketType};
 
-use crate::forwarder::Child;
+use super::child::Child;
 
 const TOPIC: &str = "t";
 

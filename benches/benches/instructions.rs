@@ -1,0 +1,254 @@
+//! A guard: how many instructions the hot paths take, counted by callgrind, so that a busy machine changes nothing.
+//!
+//! `cargo bench -p dsv2-benches --bench instructions` (needs `valgrind`, and `gungraun-runner` of the version that
+//! `Cargo.lock` names). Each has a bound; a count beyond it by more than 5% fails. Whoever makes something dearer on
+//! purpose commits the new bound, with the reason; whoever makes it cheaper commits the lower bound.
+#![allow(missing_docs, reason = "the macros make undocumented items")]
+
+use std::hint::black_box;
+use std::sync::Arc;
+
+use dsv2_core::{
+    Clock, Event, EventBody, EventId, Format, Limits, Machine, MessageId, Mono, Now, Origin, Publication, RawTimestamp,
+    ReplicationEvent, Reply, Request, RequestBody, RequestExt, Service, SessionId, Timestamp, Wall,
+};
+use dsv2_net::engine::dispatch::{Dispatch, DispatchConfig, Effect as Dispatched, Pace};
+use dsv2_net::engine::subscriptions::{MatchMode, SubscriptionLimits, Subscriptions};
+use dsv2_net::zmtp::Message;
+use dsv2_store::{EventStore, JsonlConfig, JsonlStore, MemDisk};
+use dsv2_sync::election::NodeId;
+use dsv2_sync::server::{Effect, Input, Server, ServerConfig};
+use gungraun::prelude::*;
+use gungraun::{Callgrind, EventKind};
+
+const NAME: &str = "a fixed name is valid";
+const MESSAGES: u64 = 1_000;
+
+/// A bound, and the 5% that compilers and libraries may add.
+fn at_most(instructions: u64) -> LibraryBenchmarkConfig {
+    let limit = instructions + instructions / 20;
+    let mut config = LibraryBenchmarkConfig::default();
+    config.tool(Callgrind::default().hard_limits([(EventKind::Ir, limit)]));
+    config
+}
+
+fn event(seq: u64) -> Event {
+    let origin = Origin { server: "server1".parse().expect(NAME), incarnation: 7 };
+    Event {
+        id: EventId { origin: origin.clone(), seq },
+        clock: Clock::new(seq).expect("in range"),
+        prev: (seq > 1).then(|| EventId { origin, seq: seq - 1 }),
+        message_id: MessageId::Request { session: SessionId::new(Clock::ZERO, 7), number: seq },
+        timestamp: Timestamp { ms: 1_795_407_353_924 },
+        body: EventBody::Publish {
+            user: "ana".parse().expect(NAME),
+            channel: "dev".parse().expect(NAME),
+            message: "x".repeat(128),
+        },
+    }
+}
+
+fn publish(format: Format, number: u64) -> Request {
+    Request {
+        format,
+        timestamp: Some(RawTimestamp::Integer(1_795_407_353_924)),
+        clock: Clock::new(number),
+        ext: RequestExt {
+            session: Some(SessionId::new(Clock::ZERO, 7)),
+            number: Some(number),
+            ..RequestExt::default()
+        },
+        body: RequestBody::Publish {
+            user: "ana".parse().expect(NAME),
+            channel: "dev".parse().expect(NAME),
+            message: "x".repeat(128),
+        },
+    }
+}
+
+#[library_benchmark]
+#[bench::json(args = (publish(Format::Json, 42)), config = at_most(1))]
+#[bench::msgpack(args = (publish(Format::MsgPack, 42)), config = at_most(1))]
+fn encode_request(request: Request) -> Vec<u8> {
+    black_box(black_box(request).encode())
+}
+
+#[library_benchmark]
+#[bench::json(args = (publish(Format::Json, 42).encode()), config = at_most(1))]
+#[bench::msgpack(args = (publish(Format::MsgPack, 42).encode()), config = at_most(1))]
+fn decode_request(body: Vec<u8>) -> Request {
+    black_box(Request::decode(black_box(&body), &Limits::default()).expect("our own bytes"))
+}
+
+#[library_benchmark]
+#[bench::json(args = (event(42), Format::Json), config = at_most(1))]
+#[bench::msgpack(args = (event(42), Format::MsgPack), config = at_most(1))]
+fn encode_publication(event: Event, format: Format) -> Option<Vec<u8>> {
+    black_box(Publication::encode_event(black_box(&event), format))
+}
+
+#[library_benchmark]
+#[bench::json(args = (Publication::encode_event(&event(42), Format::Json)), config = at_most(1))]
+#[bench::msgpack(args = (Publication::encode_event(&event(42), Format::MsgPack)), config = at_most(1))]
+fn decode_publication(body: Option<Vec<u8>>) -> Publication {
+    let body = black_box(body).expect("it has a topic");
+    black_box(Publication::decode(&body, &Limits::default()).expect("our own bytes"))
+}
+
+#[library_benchmark]
+#[bench::json(args = (event(42), Format::Json), config = at_most(1))]
+#[bench::msgpack(args = (event(42), Format::MsgPack), config = at_most(1))]
+fn encode_replication(event: Event, format: Format) -> Vec<u8> {
+    black_box(ReplicationEvent::encode(black_box(&event), format))
+}
+
+#[library_benchmark]
+#[bench::json(args = (ReplicationEvent::encode(&event(42), Format::Json)), config = at_most(1))]
+#[bench::msgpack(args = (ReplicationEvent::encode(&event(42), Format::MsgPack)), config = at_most(1))]
+fn recognise_replication(body: Vec<u8>) -> bool {
+    black_box(ReplicationEvent::is_ours(black_box(&body), &Limits::default()))
+}
+
+fn dispatch() -> (Dispatch, Message) {
+    let (mut dispatch, mut out) = (Dispatch::new(DispatchConfig::default(), 0), Vec::new());
+    for _ in 0..4 {
+        dispatch.server_joined(0, Pace::Window, true, &mut out);
+    }
+    (dispatch, Message::from_frames([&b"id"[..], b"", &[0; 128]]))
+}
+
+// What the broker decides of 1,000 requests and their replies.
+#[library_benchmark]
+#[bench::window(args = (dispatch()), config = at_most(1))]
+fn dispatch_requests((mut dispatch, message): (Dispatch, Message)) -> Dispatch {
+    let (client, mut out) = (dispatch.client_joined(), Vec::new());
+    for _ in 0..MESSAGES {
+        dispatch.request(1, client, message.clone(), &mut out).expect("room");
+        let Some(Dispatched::Forward { server, request, .. }) = out.pop() else { panic!("four servers") };
+        black_box(dispatch.reply(1, server, request, &mut out)).expect("outstanding");
+    }
+    dispatch
+}
+
+fn subscriptions(mode: MatchMode) -> (Subscriptions, Vec<String>) {
+    let mut index = Subscriptions::new(mode, SubscriptionLimits::default());
+    for topic in 0..10_000_u32 {
+        index.subscribe(topic % 50, format!("channel-{topic}").as_bytes()).expect("within limits");
+    }
+    (index, (0..MESSAGES).map(|n| format!("channel-{}", n * 7_919 % 10_000)).collect())
+}
+
+// Who wants each of 1,000 publications, among 10,000 topics.
+#[library_benchmark]
+#[bench::exact(args = (subscriptions(MatchMode::Exact)), config = at_most(1))]
+#[bench::prefix(args = (subscriptions(MatchMode::Prefix)), config = at_most(1))]
+fn match_topics((mut index, topics): (Subscriptions, Vec<String>)) -> Subscriptions {
+    for topic in &topics {
+        black_box(index.matching(topic.as_bytes()).len());
+    }
+    index
+}
+
+fn store() -> (JsonlStore, Vec<Event>) {
+    let store = JsonlStore::open(Arc::new(MemDisk::new()), JsonlConfig::default()).expect("an empty disk");
+    (store, (1..=MESSAGES).map(event).collect())
+}
+
+// 1,000 events appended and synced together, to memory.
+#[library_benchmark]
+#[bench::group(args = (store()), config = at_most(1))]
+fn append_events((mut store, events): (JsonlStore, Vec<Event>)) -> JsonlStore {
+    store.append(&events).and_then(|()| store.sync()).expect("memory takes it");
+    store
+}
+
+fn server() -> (Server, Vec<Vec<u8>>) {
+    let config = ServerConfig::new("server1".parse().expect(NAME), NodeId(1), 7);
+    let (mut server, mut effects) = (Server::start(config, Now::default(), []), Vec::new());
+    server.step(Now::default(), Input::Wake, &mut effects);
+    for body in [
+        RequestBody::Login { user: "ana".parse().expect(NAME) },
+        RequestBody::Channel { channel: "dev".parse().expect(NAME) },
+    ] {
+        let request = Request { body, ..publish(Format::MsgPack, 1) };
+        server.step(Now::default(), Input::Request { from: 1, request: Ok(request) }, &mut effects);
+        save(&mut server, &mut effects);
+    }
+    (server, (2..MESSAGES + 2).map(|number| publish(Format::MsgPack, number).encode()).collect())
+}
+
+/// The disk takes at once what is to be remembered.
+fn save(server: &mut Server, effects: &mut Vec<Effect>) {
+    let saved = |effect| match effect {
+        Effect::Save(saved) => Some(saved),
+        _ => None,
+    };
+    for saved in effects.drain(..).filter_map(saved).collect::<Vec<_>>() {
+        server.step(Now::default(), Input::Saved(saved), effects);
+    }
+}
+
+// What a server does for 1,000 publications that arrive together, but for its sockets and its disk: requests are decoded
+// and decided, answers and publications encoded.
+#[library_benchmark]
+#[bench::turn(args = (server()), config = at_most(1))]
+fn serve_publications((mut server, requests): (Server, Vec<Vec<u8>>)) -> Server {
+    let now = Now { mono: Mono::from_ms(1), wall: Wall { us: 1_795_407_353_924_000 } };
+    let mut effects = Vec::new();
+    for (from, body) in (1..).zip(&requests) {
+        let request = Request::decode(body, &Limits::default());
+        server.step(now, Input::Request { from, request }, &mut effects);
+    }
+    server.step(now, Input::Flush, &mut effects);
+    let mut answers = 0;
+    for effect in effects {
+        match effect {
+            Effect::Reply { reply, .. } => {
+                answers += 1;
+                black_box(reply.encode());
+            }
+            Effect::Publish(outgoing) => drop(black_box(outgoing.frames(Format::Json))),
+            effect => drop(black_box(effect)),
+        }
+    }
+    assert_eq!(answers, MESSAGES, "every publication is answered");
+    server
+}
+
+fn reply() -> Vec<u8> {
+    let (mut server, requests) = server();
+    let mut effects = Vec::new();
+    server.step(
+        Now::default(),
+        Input::Request { from: 9, request: Request::decode(&requests[0], &Limits::default()) },
+        &mut effects,
+    );
+    let reply = effects.iter().find_map(|effect| match effect {
+        Effect::Reply { reply, .. } => Some(reply.encode()),
+        _ => None,
+    });
+    reply.expect("it is answered")
+}
+
+#[library_benchmark]
+#[bench::msgpack(args = (reply()), config = at_most(1))]
+fn decode_reply(body: Vec<u8>) -> Reply {
+    black_box(Reply::decode(Service::Publish, black_box(&body), &Limits::default()).expect("our own bytes"))
+}
+
+library_benchmark_group!(
+    name = codecs,
+    benchmarks = [
+        encode_request,
+        decode_request,
+        decode_reply,
+        encode_publication,
+        decode_publication,
+        encode_replication,
+        recognise_replication
+    ]
+);
+library_benchmark_group!(name = engine, benchmarks = [dispatch_requests, match_topics]);
+library_benchmark_group!(name = state, benchmarks = [append_events, serve_publications]);
+
+main!(library_benchmark_groups = [codecs, engine, state]);

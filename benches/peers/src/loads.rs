@@ -1,0 +1,283 @@
+//! The loads that every system is put under, the same for all.
+
+use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use hdrhistogram::Histogram;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+
+use crate::Result;
+use crate::systems::{Publisher, Requester, Running};
+
+/// A tenth of the time that is measured warms up, but at least so long.
+const WARM_UP_LEAST: Duration = Duration::from_millis(500);
+/// Nothing arrives for so long: something was lost, and there is no figure.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Messages published and not yet received by the slowest subscriber.
+const LEAD: u64 = 1_000;
+/// Publications under way in a fan-out.
+const FAN_OUT_IN_FLIGHT: usize = 100;
+
+/// One measurement.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sample {
+    /// Messages, deliveries or requests a second.
+    pub(crate) per_second: f64,
+    pub(crate) p50_us: f64,
+    pub(crate) p99_us: f64,
+    /// Processor seconds of the system's processes, per million.
+    pub(crate) cpu_seconds_per_million: f64,
+}
+
+/// What has ended within the time that is measured.
+#[derive(Debug)]
+struct Meter {
+    from: Instant,
+    to: Instant,
+    counted: AtomicU64,
+    latency_us: Mutex<Histogram<u64>>,
+}
+
+impl Meter {
+    fn start(measure: Duration) -> Result<Arc<Self>> {
+        let from = Instant::now() + WARM_UP_LEAST.max(measure / 10);
+        let latency_us = Mutex::new(Histogram::new_with_bounds(1, 120_000_000, 3)?);
+        Ok(Arc::new(Self { from, to: from + measure, counted: AtomicU64::new(0), latency_us }))
+    }
+
+    fn record(&self, begun: Instant) {
+        let now = Instant::now();
+        if now >= self.from && now < self.to {
+            self.counted.fetch_add(1, Ordering::Relaxed);
+            let us = u64::try_from((now - begun).as_micros()).unwrap_or(u64::MAX);
+            self.latency_us.lock().unwrap_or_else(PoisonError::into_inner).saturating_record(us);
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        Instant::now() >= self.to
+    }
+
+    /// The processor time that the system takes within the time that is measured.
+    async fn cpu_seconds(&self, system: &dyn Running) -> f64 {
+        tokio::time::sleep_until(self.from.into()).await;
+        let before = system.cpu_seconds();
+        tokio::time::sleep_until(self.to.into()).await;
+        system.cpu_seconds() - before
+    }
+
+    fn sample(&self, cpu_seconds: f64) -> Result<Sample> {
+        let counted = self.counted.load(Ordering::Relaxed);
+        if counted == 0 {
+            return Err("nothing was answered in the time that is measured".into());
+        }
+        let latency = self.latency_us.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(Sample {
+            per_second: counted as f64 / (self.to - self.from).as_secs_f64(),
+            p50_us: latency.value_at_quantile(0.5) as f64,
+            p99_us: latency.value_at_quantile(0.99) as f64,
+            cpu_seconds_per_million: cpu_seconds * 1e6 / counted as f64,
+        })
+    }
+}
+
+/// Everybody does the same again as soon as the last is answered.
+async fn closed_loop<F, W>(system: &dyn Running, workers: Vec<F>, measure: Duration) -> Result<Sample>
+where
+    F: Fn() -> W + Send + 'static,
+    W: Future<Output = Result<()>> + Send,
+{
+    let meter = Meter::start(measure)?;
+    let mut tasks = JoinSet::new();
+    for work in workers {
+        let meter = Arc::clone(&meter);
+        tasks.spawn(async move {
+            while !meter.is_over() {
+                let begun = Instant::now();
+                work().await?;
+                meter.record(begun);
+            }
+            Result::Ok(())
+        });
+    }
+    let cpu_seconds = meter.cpu_seconds(system).await;
+    while let Some(ended) = tokio::time::timeout(PATIENCE, tasks.join_next()).await? {
+        ended??;
+    }
+    meter.sample(cpu_seconds)
+}
+
+/// Durable publications, so many in flight on each of the connections.
+pub(crate) async fn publish(
+    system: &dyn Running,
+    connections: usize,
+    in_flight: usize,
+    bytes: usize,
+    measure: Duration,
+) -> Result<Sample> {
+    let mut workers = Vec::new();
+    let payload = Bytes::from(vec![b'x'; bytes]);
+    for _ in 0..connections {
+        let publisher = system.publisher().await?;
+        for _ in 0..in_flight {
+            let (publisher, payload): (Arc<dyn Publisher>, _) = (Arc::clone(&publisher), payload.clone());
+            workers.push(move || {
+                let (publisher, payload) = (Arc::clone(&publisher), payload.clone());
+                async move { publisher.publish(payload).await }
+            });
+        }
+    }
+    closed_loop(system, workers, measure).await
+}
+
+/// Requests, so many outstanding on one connection.
+pub(crate) async fn request(system: &dyn Running, outstanding: usize, measure: Duration) -> Result<Sample> {
+    let requester: Arc<dyn Requester> = system.requester().await?;
+    let workers = (0..outstanding).map(|_| {
+        let requester = Arc::clone(&requester);
+        move || {
+            let requester = Arc::clone(&requester);
+            async move { requester.request().await }
+        }
+    });
+    closed_loop(system, workers.collect(), measure).await
+}
+
+/// What arrives at the subscribers of a fan-out.
+#[derive(Debug)]
+pub(crate) struct Arrivals {
+    base: Instant,
+    meter: Mutex<Option<Arc<Meter>>>,
+    /// By subscriber, the warm-up included.
+    received: Vec<AtomicU64>,
+    arrived: Notify,
+}
+
+impl Arrivals {
+    fn new(subscribers: usize) -> Arc<Self> {
+        let received = (0..subscribers).map(|_| AtomicU64::new(0)).collect();
+        Arc::new(Self { base: Instant::now(), meter: Mutex::new(None), received, arrived: Notify::new() })
+    }
+
+    /// A message came to the subscriber of that number.
+    pub(crate) fn take(&self, subscriber: usize, payload: &[u8]) {
+        let sent = payload.get(..20).and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
+        let meter = self.meter.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let (Some(meter), Some(us)) = (meter, sent) {
+            meter.record(self.base + Duration::from_micros(us));
+        }
+        self.received[subscriber].fetch_add(1, Ordering::Release);
+        self.arrived.notify_waiters();
+    }
+
+    fn payload(&self, bytes: usize) -> Bytes {
+        let mut text = format!("{:020}", self.base.elapsed().as_micros()).into_bytes();
+        text.resize(bytes.max(20), b'x');
+        text.into()
+    }
+
+    fn slowest(&self) -> u64 {
+        self.received.iter().map(|count| count.load(Ordering::Acquire)).min().unwrap_or(0)
+    }
+
+    /// Waits until the slowest has received that many.
+    async fn reached(&self, messages: u64) -> Result<()> {
+        loop {
+            let arrived = self.arrived.notified();
+            if self.slowest() >= messages {
+                return Ok(());
+            }
+            tokio::time::timeout(PATIENCE, arrived).await.map_err(|_| {
+                format!("nothing arrived for {PATIENCE:?}: {} of {messages} at the slowest", self.slowest())
+            })?;
+        }
+    }
+}
+
+/// One publisher, and subscribers that each receive everything: as fast as they can, or so many messages a second.
+pub(crate) async fn fan_out(
+    system: &dyn Running,
+    subscribers: usize,
+    rate: Option<f64>,
+    bytes: usize,
+    measure: Duration,
+) -> Result<Sample> {
+    let arrivals = Arrivals::new(subscribers);
+    for subscriber in 0..subscribers {
+        system.subscribe(subscriber, Arc::clone(&arrivals)).await?;
+    }
+    // Kept to the end: some clients close before what they buffered has left.
+    let publisher = system.announcer().await?;
+    let _open = Arc::clone(&publisher);
+    // Subscriptions take a moment to reach whoever publishes; what is sent meanwhile is not counted.
+    let probing = Instant::now();
+    while arrivals.slowest() == 0 {
+        publisher.publish(arrivals.payload(bytes)).await?;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        if probing.elapsed() > PATIENCE {
+            return Err("not every subscriber received something".into());
+        }
+    }
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    arrivals.received.iter().for_each(|count| count.store(0, Ordering::Release));
+    let meter = Meter::start(measure)?;
+    *arrivals.meter.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&meter));
+    let sent = Arc::new(AtomicU64::new(0));
+    let mut tasks = JoinSet::new();
+    match rate {
+        None => {
+            for _ in 0..FAN_OUT_IN_FLIGHT {
+                let (arrivals, meter, publisher, sent) =
+                    (Arc::clone(&arrivals), Arc::clone(&meter), Arc::clone(&publisher), Arc::clone(&sent));
+                tasks.spawn(async move {
+                    while !meter.is_over() {
+                        let number = sent.fetch_add(1, Ordering::Relaxed) + 1;
+                        arrivals.reached(number.saturating_sub(LEAD)).await?;
+                        publisher.publish(arrivals.payload(bytes)).await?;
+                    }
+                    Result::Ok(())
+                });
+            }
+        }
+        Some(rate) => {
+            let (arrivals, meter, sent) = (Arc::clone(&arrivals), Arc::clone(&meter), Arc::clone(&sent));
+            tasks.spawn(async move { paced(&arrivals, &meter, &*publisher, &sent, rate, bytes).await });
+        }
+    }
+    let cpu_seconds = meter.cpu_seconds(system).await;
+    while let Some(ended) = tokio::time::timeout(PATIENCE, tasks.join_next()).await? {
+        ended??;
+    }
+    arrivals.reached(sent.load(Ordering::Relaxed)).await?;
+    meter.sample(cpu_seconds)
+}
+
+/// Publishes at its pace, whether or not the last publication was acknowledged.
+async fn paced(
+    arrivals: &Arrivals,
+    meter: &Meter,
+    publisher: &dyn Publisher,
+    sent: &AtomicU64,
+    rate: f64,
+    bytes: usize,
+) -> Result<()> {
+    let mut ticks = tokio::time::interval(Duration::from_secs_f64(1.0 / rate));
+    let mut under_way = futures_util::stream::FuturesUnordered::new();
+    while !meter.is_over() {
+        tokio::select! {
+            _ = ticks.tick() => {
+                sent.fetch_add(1, Ordering::Relaxed);
+                under_way.push(publisher.publish(arrivals.payload(bytes)));
+            }
+            Some(done) = futures_util::StreamExt::next(&mut under_way), if !under_way.is_empty() => done?,
+        }
+    }
+    while let Some(done) = futures_util::StreamExt::next(&mut under_way).await {
+        done?;
+    }
+    Ok(())
+}

@@ -1,0 +1,114 @@
+//! Ours, as a program would use it: `dsv2 up` in one process, the client SDK in ours.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use dsv2_net::client::{Channel, Client, Cursor, Delivery, Format};
+
+use super::process::{Server, folder, free_ports};
+use super::{Publisher, Requester, Running, System};
+use crate::Result;
+use crate::loads::Arrivals;
+
+const CHANNEL: &str = "bench";
+
+pub(crate) struct Dsv2 {
+    pub(crate) servers: u8,
+}
+
+struct Cluster {
+    server: Server,
+    port: u16,
+}
+
+#[async_trait]
+impl System for Dsv2 {
+    fn name(&self) -> &'static str {
+        if self.servers == 1 { "dsv2" } else { "dsv2-3" }
+    }
+
+    fn durability(&self) -> &'static str {
+        if self.servers == 1 {
+            "synced (fdatasync, group commit)"
+        } else {
+            "synced at two of three servers, on this machine"
+        }
+    }
+
+    async fn start(&self) -> Result<Box<dyn Running>> {
+        let (dir, port) = (folder()?, free_ports(5 + u16::from(self.servers))?);
+        let mut command = Command::new(program());
+        command.args(["up", "--servers", &self.servers.to_string(), "--base-port", &port.to_string(), "--data"]);
+        command.arg(dir.path().join("data"));
+        let mut server = Server::start(command, dir)?;
+        server.says("ready").await?;
+        let cluster = Cluster { server, port };
+        cluster.client("setup").await?.channel(CHANNEL).create().await?;
+        Ok(Box::new(cluster))
+    }
+}
+
+/// The workspace's own, built for release.
+pub(crate) fn program() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/release/dsv2")
+}
+
+impl Cluster {
+    async fn client(&self, user: &str) -> Result<Client> {
+        let broker = format!("tcp://127.0.0.1:{}", self.port);
+        let proxy = format!("tcp://127.0.0.1:{}", self.port + 3);
+        let builder = Client::builder(broker).proxy(proxy).user(user).serde(Format::MsgPack);
+        Ok(builder.connect().await?)
+    }
+}
+
+#[async_trait]
+impl Running for Cluster {
+    fn cpu_seconds(&self) -> f64 {
+        self.server.cpu_seconds()
+    }
+
+    async fn publisher(&self) -> Result<Arc<dyn Publisher>> {
+        Ok(Arc::new(OurPublisher(self.client("publisher").await?.channel(CHANNEL))))
+    }
+
+    async fn subscribe(&self, subscriber: usize, arrivals: Arc<Arrivals>) -> Result<()> {
+        let client = self.client(&format!("subscriber-{subscriber}")).await?;
+        let mut subscription = client.subscribe([CHANNEL]).from(Cursor::Last).await?;
+        tokio::spawn(async move {
+            while let Some(delivery) = subscription.next().await {
+                if let Delivery::Message(message) = delivery {
+                    arrivals.take(subscriber, message.text().as_bytes());
+                }
+            }
+        });
+        Ok(())
+    }
+
+    async fn requester(&self) -> Result<Arc<dyn Requester>> {
+        Ok(Arc::new(OurRequester(self.client("requester").await?)))
+    }
+}
+
+struct OurPublisher(Channel);
+
+#[async_trait]
+impl Publisher for OurPublisher {
+    async fn publish(&self, payload: Bytes) -> Result<()> {
+        self.0.publish(String::from_utf8(payload.into())?).await?;
+        Ok(())
+    }
+}
+
+struct OurRequester(Client);
+
+#[async_trait]
+impl Requester for OurRequester {
+    async fn request(&self) -> Result<()> {
+        self.0.users().await?;
+        Ok(())
+    }
+}

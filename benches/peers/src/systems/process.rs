@@ -1,0 +1,132 @@
+//! Server processes: started in a folder of their own, measured, and ended whatever happens.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::Result;
+
+/// Until a server takes connections.
+const READY_WITHIN: Duration = Duration::from_secs(60);
+/// Of the times in /proc/PID/stat, which Linux fixes for programs.
+const TICKS_A_SECOND: f64 = 100.0;
+
+/// A process, its children, and its folder.
+pub(crate) struct Server {
+    child: Child,
+    pub(crate) dir: tempfile::TempDir,
+}
+
+impl Server {
+    /// Starts a program; what it says goes to `log` in its folder.
+    pub(crate) fn start(mut command: Command, dir: tempfile::TempDir) -> Result<Self> {
+        let log = fs::File::create(dir.path().join("log"))?;
+        let program = command.get_program().to_string_lossy().into_owned();
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .map_err(|why| format!("{program} cannot be started: {why}; is it installed?"))?;
+        Ok(Self { child, dir })
+    }
+
+    /// Waits until something listens at the port.
+    pub(crate) async fn listens(&mut self, port: u16) -> Result<()> {
+        let begun = Instant::now();
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            self.still_runs()?;
+            if begun.elapsed() > READY_WITHIN {
+                return Err(format!("nothing listens at port {port}: {}", self.log()).into());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    }
+
+    /// Waits until the program has said a line that begins so.
+    pub(crate) async fn says(&mut self, begin: &str) -> Result<()> {
+        let begun = Instant::now();
+        while !self.log().lines().any(|line| line.starts_with(begin)) {
+            self.still_runs()?;
+            if begun.elapsed() > READY_WITHIN {
+                return Err(format!("it never said {begin:?}: {}", self.log()).into());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    }
+
+    fn still_runs(&mut self) -> Result<()> {
+        match self.child.try_wait()? {
+            None => Ok(()),
+            Some(status) => Err(format!("it ended with {status}: {}", self.log()).into()),
+        }
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+
+    /// Of the process and its descendants.
+    pub(crate) fn cpu_seconds(&self) -> f64 {
+        family(self.child.id()).iter().map(|(_, ticks)| ticks / TICKS_A_SECOND).sum()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let family: Vec<String> = family(self.child.id()).iter().map(|(id, _)| id.to_string()).collect();
+        let _ = Command::new("kill").arg("-KILL").args(&family).stderr(Stdio::null()).status();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A process and its descendants, each with the time it took.
+fn family(root: u32) -> Vec<(u32, f64)> {
+    let mut children: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+    let mut ticks = BTreeMap::new();
+    let ids = fs::read_dir("/proc").into_iter().flatten().flatten();
+    for id in ids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()) {
+        let Ok(stat) = fs::read_to_string(format!("/proc/{id}/stat")) else { continue };
+        // The name may hold anything; what follows its closing bracket: state, parent, … user and system time.
+        let Some((_, after)) = stat.rsplit_once(')') else { continue };
+        let fields: Vec<&str> = after.split_whitespace().collect();
+        let number = |at: usize| fields.get(at).and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0);
+        children.entry(number(1) as u32).or_default().push(id);
+        ticks.insert(id, number(11) + number(12));
+    }
+    let (mut found, mut next) = (Vec::new(), vec![root]);
+    while let Some(id) = next.pop() {
+        found.push((id, ticks.get(&id).copied().unwrap_or(0.0)));
+        next.extend(children.get(&id).into_iter().flatten());
+    }
+    found
+}
+
+/// A new folder for one server.
+pub(crate) fn folder() -> Result<tempfile::TempDir> {
+    Ok(tempfile::Builder::new().prefix("dsv2-peer-").tempdir()?)
+}
+
+/// So many ports in a row that nobody listens at.
+pub(crate) fn free_ports(count: u16) -> Result<u16> {
+    for _ in 0..100 {
+        let first = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
+        if first.checked_add(count).is_some() && (first..first + count).all(is_free) {
+            return Ok(first);
+        }
+    }
+    Err("there are no free ports".into())
+}
+
+/// Gives a folder to another user, for servers that refuse to run as root.
+pub(crate) fn give(dir: &Path, user: &str) -> Result<()> {
+    let given = Command::new("chown").arg("-R").arg(user).arg(dir).status()?;
+    if given.success() { Ok(()) } else { Err(format!("{} cannot be given to {user}", dir.display()).into()) }
+}
