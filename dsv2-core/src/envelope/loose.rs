@@ -26,7 +26,22 @@ pub(super) struct Loose<'a> {
 
 /// The known fields of one object, in the order in which they came.
 #[derive(Debug, Default)]
-pub(super) struct Fields<'a>(Vec<(Cow<'a, str>, Value<'a>)>);
+pub(super) struct Fields<'a> {
+    /// The tags of all of them: most fields that are looked for are not there, and cost no comparison of texts.
+    tags: u64,
+    fields: Vec<(u8, Cow<'a, str>, Value<'a>)>,
+}
+
+/// A number below 64 that tells most names apart; known at compile time for the names that are looked for.
+const fn tag(name: &str) -> u8 {
+    match name.as_bytes() {
+        [] => 0,
+        [only] => *only % 64,
+        [first, .., last] => {
+            (name.len() as u8).wrapping_mul(3).wrapping_add(first.wrapping_mul(27)).wrapping_add(*last) % 64
+        }
+    }
+}
 
 /// A field that is missing or is not what it must be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,6 +131,7 @@ impl<'a> Loose<'a> {
     }
 
     /// Looks a field up in `data`, then at the root.
+    #[inline]
     pub(super) fn get(&self, field: &str) -> Option<&Value<'a>> {
         self.data.get(field).or_else(|| self.root.get(field))
     }
@@ -196,8 +212,23 @@ impl<'a> Loose<'a> {
 
 impl<'a> Fields<'a> {
     /// The field's last occurrence, as JSON readers of the family take it.
+    #[inline]
     pub(super) fn get(&self, field: &str) -> Option<&Value<'a>> {
-        self.0.iter().rev().find(|(key, _)| key == field).map(|(_, value)| value)
+        let tag = tag(field);
+        if self.tags & (1 << tag) == 0 {
+            return None;
+        }
+        let found = self.fields.iter().rev().find(|(other, key, _)| *other == tag && key == field);
+        found.map(|(_, _, value)| value)
+    }
+
+    fn push(&mut self, key: Cow<'a, str>, value: Value<'a>) {
+        if self.fields.is_empty() {
+            self.fields.reserve(8);
+        }
+        let tag = tag(&key);
+        self.tags |= 1 << tag;
+        self.fields.push((tag, key, value));
     }
 }
 
@@ -265,7 +296,7 @@ impl<'de> Visitor<'de> for RootSeed<'_, 'de> {
                     let keep = is_known(&key);
                     let value = map.next_value_seed(ValueSeed { budget, depth: 1, keep })?;
                     if keep {
-                        loose.root.0.push((key, value));
+                        loose.root.push(key, value);
                     }
                 }
             }
@@ -297,14 +328,11 @@ impl<'de> Visitor<'de> for DataSeed<'_, 'de> {
     }
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<bool, A::Error> {
         let Self { fields, budget } = self;
-        if fields.0.capacity() == 0 {
-            fields.0.reserve(8);
-        }
         while let Some(key) = map.next_key_seed(KeySeed)? {
             let keep = is_known(&key);
             let value = map.next_value_seed(ValueSeed { budget, depth: 2, keep })?;
             if keep {
-                fields.0.push((key, value));
+                fields.push(key, value);
             }
         }
         Ok(true)
