@@ -28,12 +28,18 @@ pub use report::{Deliveries, Report};
 
 /// More tasks than that would measure themselves.
 const TURNS_AT_ONCE_CAP: u64 = 1_000_000;
+/// With a rate, turns must not wait for each other.
+const IN_FLIGHT_AT_A_RATE: u32 = 1_000;
+const RATE_CAP: f64 = 10_000_000.0;
+/// What a request takes beside its text, at most.
+const CALL_BYTES: usize = 1 << 10;
 
 /// Puts load on a cluster that runs, and tells how fast it is.
 ///
-/// With --rate, turns come due at that pace whatever the cluster does, and a latency counts from when its turn was due: a
-/// cluster that stands still for a second is seen to. Without, each of the --in-flight waits for its answer and begins
-/// again, so that latencies tell of the queue as much as of the cluster. Channels and users stay behind, named bench-….
+/// With --rate, turns come due at that pace whatever the cluster does, and a latency counts from when its turn was due: if
+/// the cluster stands still for a second, all turns of that second show it. What came due is done, even if that takes longer
+/// than --seconds. Without --rate, each of the --in-flight waits for its answer and begins again, so that latencies tell of
+/// the queue as much as of the cluster. Users named bench-… stay behind, and the channel.
 #[derive(Args, Debug)]
 pub struct BenchArgs {
     #[command(subcommand)]
@@ -90,7 +96,7 @@ struct Load {
 #[derive(Args, Clone, Debug)]
 struct Writing {
     /// How many bytes a text has.
-    #[arg(long, value_name = "BYTES", default_value_t = 128, value_parser = clap::value_parser!(u32).range(32..=262_144))]
+    #[arg(long, value_name = "BYTES", default_value_t = 128, value_parser = clap::value_parser!(u32).range(33..=262_144))]
     size: u32,
     /// How safe a write must be before it is acknowledged: local, quorum or all [default: as the server has it]
     #[arg(long, value_name = "LEVEL", value_parser = args::level)]
@@ -106,9 +112,9 @@ struct PublishArgs {
     load: Load,
     #[command(flatten)]
     writing: Writing,
-    /// How many turns each client has under way.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    in_flight: u32,
+    /// How many turns each client has under way, at most [default: 1; with --rate, 1000]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    in_flight: Option<u32>,
 }
 
 #[derive(Args, Debug)]
@@ -117,9 +123,9 @@ struct FanoutArgs {
     load: Load,
     #[command(flatten)]
     writing: Writing,
-    /// How many turns each client has under way.
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    in_flight: u32,
+    /// How many turns each client has under way, at most [default: 100; with --rate, 1000]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    in_flight: Option<u32>,
     /// How many subscribers, each with a connection of its own.
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=20_000))]
     subscribers: u32,
@@ -129,9 +135,9 @@ struct FanoutArgs {
 struct RequestArgs {
     #[command(flatten)]
     load: Load,
-    /// How many turns each client has under way.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    in_flight: u32,
+    /// How many turns each client has under way, at most [default: 1; with --rate, 1000]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    in_flight: Option<u32>,
 }
 
 #[derive(Args, Debug)]
@@ -159,13 +165,20 @@ fn seconds(text: &str) -> Result<Duration, String> {
 }
 
 impl Load {
-    fn options(&self, level: Option<Level>) -> Result<Options, Error> {
+    /// So many turns at most for each client.
+    fn in_flight(&self, asked: Option<u32>, default: u32) -> u32 {
+        asked.unwrap_or(if self.rate > 0.0 { default.max(IN_FLIGHT_AT_A_RATE) } else { default })
+    }
+
+    fn options(&self, writing: Option<&Writing>, in_flight: u32) -> Result<Options, Error> {
+        let (calls, text_bytes) = (in_flight as usize, writing.map_or(0, |writing| writing.size as usize));
         Ok(Options {
+            in_flight: Some((calls, calls * (text_bytes + CALL_BYTES))),
             brokers: self.place.peers(&self.broker, Part::Clients)?,
             proxies: self.place.peers(&self.proxy, Part::Subscribers)?,
             user: None,
             format: self.serde,
-            level,
+            level: writing.and_then(|writing| writing.level),
             timeout: Duration::from_secs(self.timeout),
         })
     }
@@ -177,6 +190,9 @@ impl Load {
                 "--clients {} with --in-flight {in_flight} is {at_once} turns at once; {TURNS_AT_ONCE_CAP} is the most",
                 self.clients
             )));
+        }
+        if self.rate > RATE_CAP {
+            return Err(Error::Usage(format!("--rate {} is more than {RATE_CAP}", self.rate)));
         }
         if self.seconds.is_zero() {
             return Err(Error::Usage("--seconds 0 measures nothing".to_owned()));

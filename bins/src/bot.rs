@@ -143,6 +143,7 @@ pub async fn bot(args: BotArgs) -> Result<(), Error> {
         format: args.serde,
         level: args.level,
         timeout: Duration::from_secs(args.timeout),
+        in_flight: None,
     };
     let plan = BotPlan {
         rate: args.rate,

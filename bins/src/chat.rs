@@ -134,6 +134,7 @@ impl ClientArgs {
             format: self.serde,
             level: self.level,
             timeout: Duration::from_secs(self.timeout),
+            in_flight: None,
         })
     }
 

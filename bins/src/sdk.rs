@@ -23,6 +23,8 @@ pub struct Options {
     pub level: Option<Level>,
     /// How long a call may take, and the connection at the start.
     pub timeout: Duration,
+    /// How many calls may be under way, and how many bytes they may have together, where the SDK's defaults are not enough.
+    pub in_flight: Option<(usize, usize)>,
 }
 
 impl Options {
@@ -36,6 +38,7 @@ impl Options {
             format: Format::default(),
             level: None,
             timeout: Duration::from_secs(10),
+            in_flight: None,
         }
     }
 }
@@ -63,6 +66,9 @@ pub async fn connect(options: &Options) -> Result<Client, Error> {
     }
     if let Some(level) = options.level {
         builder = builder.level(level);
+    }
+    if let Some((calls, bytes)) = options.in_flight {
+        builder = builder.in_flight(calls, bytes);
     }
     let connected =
         builder.serde(options.format).timeout(options.timeout).connect_timeout(options.timeout).connect().await;

@@ -58,6 +58,23 @@ fn what_is_retired_before_an_event_that_is_not_listed_is_told() {
     }
 }
 
+/// What is retired may be of an earlier life of the server: an event names it as its predecessor all the same.
+#[test]
+fn what_is_retired_of_an_earlier_life_is_told_before_what_follows_it() {
+    for order in [Order::Stable, Order::Arrival] {
+        let mut rig = Rig::new(SessionConfig::default());
+        rig.subscribe_in(Cursor::Beginning, order);
+        let request = rig.query().0;
+        let (mut first, earlier) = (publication("s1", 1, 0), event("s1", 7));
+        let life = first.event.as_mut().expect("an event");
+        life.origin.incarnation += 1;
+        first.prev = Some(earlier);
+        let page = [first, publication("s2", 9, 0)];
+        rig.page_after_retired(request, &page, &[("s2", 9)], &[("s1", 7)]);
+        assert_eq!(rig.delivered(), ["[gap 7]", "s1.1", "s2.9"], "{order:?}");
+    }
+}
+
 #[test]
 fn a_stable_order_that_stalls_says_so_once() {
     let mut rig = Rig::new(SessionConfig::default());

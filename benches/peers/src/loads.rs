@@ -2,12 +2,14 @@
 
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use hdrhistogram::Histogram;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 
 use crate::Result;
@@ -18,9 +20,10 @@ const WARM_UP_LEAST: Duration = Duration::from_millis(500);
 /// Nothing arrives for so long: something was lost, and there is no figure.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Messages published and not yet received by the slowest subscriber.
-const LEAD: u64 = 1_000;
+const LEAD: usize = 1_000;
 /// Publications under way in a fan-out.
 const FAN_OUT_IN_FLIGHT: usize = 100;
+const HISTOGRAMS: usize = 16;
 
 /// One measurement.
 #[derive(Clone, Copy, Debug)]
@@ -33,28 +36,34 @@ pub(crate) struct Sample {
     pub(crate) cpu_seconds_per_million: f64,
 }
 
+fn histogram() -> Result<Histogram<u64>> {
+    Ok(Histogram::new_with_bounds(1, 120_000_000, 3)?)
+}
+
 /// What has ended within the time that is measured.
 #[derive(Debug)]
 struct Meter {
     from: Instant,
     to: Instant,
     counted: AtomicU64,
-    latency_us: Mutex<Histogram<u64>>,
+    /// Several, so that those who record do not wait for each other.
+    latency_us: Vec<Mutex<Histogram<u64>>>,
 }
 
 impl Meter {
     fn start(measure: Duration) -> Result<Arc<Self>> {
         let from = Instant::now() + WARM_UP_LEAST.max(measure / 10);
-        let latency_us = Mutex::new(Histogram::new_with_bounds(1, 120_000_000, 3)?);
+        let latency_us = (0..HISTOGRAMS).map(|_| histogram().map(Mutex::new)).collect::<Result<_>>()?;
         Ok(Arc::new(Self { from, to: from + measure, counted: AtomicU64::new(0), latency_us }))
     }
 
-    fn record(&self, begun: Instant) {
+    fn record(&self, who: usize, begun: Instant) {
         let now = Instant::now();
         if now >= self.from && now < self.to {
             self.counted.fetch_add(1, Ordering::Relaxed);
             let us = u64::try_from((now - begun).as_micros()).unwrap_or(u64::MAX);
-            self.latency_us.lock().unwrap_or_else(PoisonError::into_inner).saturating_record(us);
+            let histogram = &self.latency_us[who % HISTOGRAMS];
+            histogram.lock().unwrap_or_else(PoisonError::into_inner).saturating_record(us);
         }
     }
 
@@ -75,7 +84,10 @@ impl Meter {
         if counted == 0 {
             return Err("nothing was answered in the time that is measured".into());
         }
-        let latency = self.latency_us.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut latency = histogram()?;
+        for part in &self.latency_us {
+            latency.add(&*part.lock().unwrap_or_else(PoisonError::into_inner))?;
+        }
         Ok(Sample {
             per_second: counted as f64 / (self.to - self.from).as_secs_f64(),
             p50_us: latency.value_at_quantile(0.5) as f64,
@@ -93,13 +105,13 @@ where
 {
     let meter = Meter::start(measure)?;
     let mut tasks = JoinSet::new();
-    for work in workers {
+    for (who, work) in workers.into_iter().enumerate() {
         let meter = Arc::clone(&meter);
         tasks.spawn(async move {
             while !meter.is_over() {
                 let begun = Instant::now();
                 work().await?;
-                meter.record(begun);
+                meter.record(who, begun);
             }
             Result::Ok(())
         });
@@ -151,31 +163,32 @@ pub(crate) async fn request(system: &dyn Running, outstanding: usize, measure: D
 #[derive(Debug)]
 pub(crate) struct Arrivals {
     base: Instant,
-    meter: Mutex<Option<Arc<Meter>>>,
+    meter: OnceLock<Arc<Meter>>,
     /// By subscriber, the warm-up included.
     received: Vec<AtomicU64>,
+    /// Tells the one who looks how far the slowest is.
     arrived: Notify,
 }
 
 impl Arrivals {
     fn new(subscribers: usize) -> Arc<Self> {
         let received = (0..subscribers).map(|_| AtomicU64::new(0)).collect();
-        Arc::new(Self { base: Instant::now(), meter: Mutex::new(None), received, arrived: Notify::new() })
+        Arc::new(Self { base: Instant::now(), meter: OnceLock::new(), received, arrived: Notify::new() })
     }
 
     /// A message came to the subscriber of that number.
     pub(crate) fn take(&self, subscriber: usize, payload: &[u8]) {
         let sent = payload.get(..20).and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
-        let meter = self.meter.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let (Some(meter), Some(us)) = (meter, sent) {
-            meter.record(self.base + Duration::from_micros(us));
+        if let (Some(meter), Some(us)) = (self.meter.get(), sent) {
+            meter.record(subscriber, self.base + Duration::from_micros(us));
         }
         self.received[subscriber].fetch_add(1, Ordering::Release);
-        self.arrived.notify_waiters();
+        self.arrived.notify_one();
     }
 
-    fn payload(&self, bytes: usize) -> Bytes {
-        let mut text = format!("{:020}", self.base.elapsed().as_micros()).into_bytes();
+    /// A message that was due then.
+    fn payload(&self, due: Instant, bytes: usize) -> Bytes {
+        let mut text = format!("{:020}", (due - self.base).as_micros()).into_bytes();
         text.resize(bytes.max(20), b'x');
         text.into()
     }
@@ -184,17 +197,18 @@ impl Arrivals {
         self.received.iter().map(|count| count.load(Ordering::Acquire)).min().unwrap_or(0)
     }
 
-    /// Waits until the slowest has received that many.
-    async fn reached(&self, messages: u64) -> Result<()> {
-        loop {
-            let arrived = self.arrived.notified();
-            if self.slowest() >= messages {
-                return Ok(());
-            }
-            tokio::time::timeout(PATIENCE, arrived).await.map_err(|_| {
-                format!("nothing arrived for {PATIENCE:?}: {} of {messages} at the slowest", self.slowest())
-            })?;
+    /// Waits until the slowest has received that many; whoever publishes is let go on meanwhile, `LEAD` ahead of it.
+    async fn reached(&self, messages: u64, lead: &Semaphore) -> Result<()> {
+        let mut seen = self.slowest();
+        while seen < messages {
+            tokio::time::timeout(PATIENCE, self.arrived.notified())
+                .await
+                .map_err(|_| format!("nothing arrived for {PATIENCE:?}: {seen} of {messages} at the slowest"))?;
+            let now = self.slowest();
+            lead.add_permits((now - seen) as usize);
+            seen = now;
         }
+        Ok(())
     }
 }
 
@@ -216,7 +230,7 @@ pub(crate) async fn fan_out(
     // Subscriptions take a moment to reach whoever publishes; what is sent meanwhile is not counted.
     let probing = Instant::now();
     while arrivals.slowest() == 0 {
-        publisher.publish(arrivals.payload(bytes)).await?;
+        publisher.publish(arrivals.payload(Instant::now(), bytes)).await?;
         tokio::time::sleep(Duration::from_millis(20)).await;
         if probing.elapsed() > PATIENCE {
             return Err("not every subscriber received something".into());
@@ -225,19 +239,19 @@ pub(crate) async fn fan_out(
     tokio::time::sleep(Duration::from_millis(200)).await;
     arrivals.received.iter().for_each(|count| count.store(0, Ordering::Release));
     let meter = Meter::start(measure)?;
-    *arrivals.meter.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&meter));
-    let sent = Arc::new(AtomicU64::new(0));
+    arrivals.meter.get_or_init(|| Arc::clone(&meter));
+    let (sent, lead) = (Arc::new(AtomicU64::new(0)), Arc::new(Semaphore::new(LEAD)));
     let mut tasks = JoinSet::new();
     match rate {
         None => {
             for _ in 0..FAN_OUT_IN_FLIGHT {
-                let (arrivals, meter, publisher, sent) =
-                    (Arc::clone(&arrivals), Arc::clone(&meter), Arc::clone(&publisher), Arc::clone(&sent));
+                let (arrivals, meter, publisher) = (Arc::clone(&arrivals), Arc::clone(&meter), Arc::clone(&publisher));
+                let (sent, lead) = (Arc::clone(&sent), Arc::clone(&lead));
                 tasks.spawn(async move {
                     while !meter.is_over() {
-                        let number = sent.fetch_add(1, Ordering::Relaxed) + 1;
-                        arrivals.reached(number.saturating_sub(LEAD)).await?;
-                        publisher.publish(arrivals.payload(bytes)).await?;
+                        lead.acquire().await?.forget();
+                        sent.fetch_add(1, Ordering::Relaxed);
+                        publisher.publish(arrivals.payload(Instant::now(), bytes)).await?;
                     }
                     Result::Ok(())
                 });
@@ -248,11 +262,20 @@ pub(crate) async fn fan_out(
             tasks.spawn(async move { paced(&arrivals, &meter, &*publisher, &sent, rate, bytes).await });
         }
     }
-    let cpu_seconds = meter.cpu_seconds(system).await;
-    while let Some(ended) = tokio::time::timeout(PATIENCE, tasks.join_next()).await? {
-        ended??;
-    }
-    arrivals.reached(sent.load(Ordering::Relaxed)).await?;
+    let watch = async {
+        let cpu_seconds = meter.cpu_seconds(system).await;
+        // Those who wait for room may go on: they see that it is over.
+        lead.add_permits(FAN_OUT_IN_FLIGHT);
+        while let Some(ended) = tokio::time::timeout(PATIENCE, tasks.join_next()).await? {
+            ended??;
+        }
+        Result::Ok(cpu_seconds)
+    };
+    let cpu_seconds = tokio::select! {
+        cpu_seconds = watch => cpu_seconds?,
+        failed = arrivals.reached(u64::MAX, &lead) => return Err(failed.err().unwrap_or_else(|| "too many".into())),
+    };
+    arrivals.reached(sent.load(Ordering::Relaxed), &lead).await?;
     meter.sample(cpu_seconds)
 }
 
@@ -266,17 +289,17 @@ async fn paced(
     bytes: usize,
 ) -> Result<()> {
     let mut ticks = tokio::time::interval(Duration::from_secs_f64(1.0 / rate));
-    let mut under_way = futures_util::stream::FuturesUnordered::new();
+    let mut under_way = FuturesUnordered::new();
     while !meter.is_over() {
         tokio::select! {
-            _ = ticks.tick() => {
+            due = ticks.tick() => {
                 sent.fetch_add(1, Ordering::Relaxed);
-                under_way.push(publisher.publish(arrivals.payload(bytes)));
+                under_way.push(publisher.publish(arrivals.payload(due.into_std(), bytes)));
             }
-            Some(done) = futures_util::StreamExt::next(&mut under_way), if !under_way.is_empty() => done?,
+            Some(done) = under_way.next(), if !under_way.is_empty() => done?,
         }
     }
-    while let Some(done) = futures_util::StreamExt::next(&mut under_way).await {
+    while let Some(done) = under_way.next().await {
         done?;
     }
     Ok(())

@@ -66,7 +66,13 @@ fn run(args: &[String]) -> Result<()> {
             };
             options.end()?;
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-            runtime.block_on(scenarios::compare(&request))
+            // Interrupted, it ends what it started.
+            runtime.block_on(async {
+                tokio::select! {
+                    compared = scenarios::compare(&request) => compared,
+                    _ = tokio::signal::ctrl_c() => Err("interrupted".into()),
+                }
+            })
         }
         "list" => {
             scenarios::list();

@@ -129,6 +129,7 @@ pub(crate) fn list() {
 pub(crate) async fn compare(request: &Request) -> Result<()> {
     let chosen = chosen(&request.only, SCENARIOS.iter().map(|scenario| scenario.name))?;
     let wanted = chosen_systems(request)?;
+    systems::build()?;
     let measure = Duration::from_secs_f64(request.seconds);
     let mut tables = Vec::new();
     for scenario in SCENARIOS.iter().filter(|scenario| chosen.contains(&scenario.name)) {
@@ -148,12 +149,13 @@ pub(crate) async fn compare(request: &Request) -> Result<()> {
         let figures = Figures::new(scenario, rows);
         println!("{figures}");
         tables.push(figures);
-    }
-    if let Some(dir) = &request.charts {
-        chart::write(dir, &tables)?;
-    }
-    if let Some(path) = &request.json {
-        std::fs::write(path, serde_json::to_vec_pretty(&tables)?)?;
+        // What is measured is kept, whatever comes next.
+        if let Some(dir) = &request.charts {
+            chart::write(dir, &tables)?;
+        }
+        if let Some(path) = &request.json {
+            std::fs::write(path, serde_json::to_vec_pretty(&tables)?)?;
+        }
     }
     Ok(())
 }
@@ -176,7 +178,10 @@ fn chosen<'a>(asked: &'a Option<String>, there: impl Iterator<Item = &'a str>) -
     asked
         .split(',')
         .map(|name| {
-            there.contains(&name).then_some(name).ok_or_else(|| format!("{name:?} is none of {}", there.join(", ")).into())
+            there
+                .contains(&name)
+                .then_some(name)
+                .ok_or_else(|| format!("{name:?} is none of {}", there.join(", ")).into())
         })
         .collect()
 }

@@ -11,6 +11,8 @@ mod seed;
 
 use std::sync::Arc;
 
+pub(crate) use dsv2::build;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 

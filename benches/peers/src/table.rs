@@ -32,7 +32,7 @@ pub(crate) struct Medians {
     pub(crate) per_second: f64,
     pub(crate) least_per_second: f64,
     pub(crate) most_per_second: f64,
-    /// Of the base's, round by round; 1 where there is no base.
+    /// Of the base's, round by round; none where there is no base.
     pub(crate) ratio: f64,
     pub(crate) p50_us: f64,
     pub(crate) p99_us: f64,
@@ -49,7 +49,7 @@ impl Row {
         let all = |of: fn(&Sample) -> f64| self.samples.iter().map(of).collect::<Vec<_>>();
         let rates = all(|sample| sample.per_second);
         let ratios = base.map_or_else(
-            || vec![1.0],
+            || vec![f64::NAN],
             |base| rates.iter().zip(&base.samples).map(|(rate, base)| rate / base.per_second).collect(),
         );
         Medians {

@@ -1,5 +1,6 @@
 //! Subscribers of a load: what each receives, and when.
 
+use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -9,26 +10,32 @@ use dsv2_net::client::{Client, Cursor, Delivery};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
-use super::load::Recorder;
+use super::load::{Plan, Recorder};
 use super::report::Deliveries;
 use crate::error::Error;
 use crate::latency::Latency;
 
-/// What of a text is its own: `run due`, both as sixteen hexadecimal digits with a space after.
-const MARK_BYTES: usize = 34;
+/// What of a text is its own: `run due`, both as sixteen hexadecimal digits.
+const MARK_BYTES: usize = 33;
+/// What fills the rest, again and again.
+const FILLING: &str = "................";
 
 /// A text that tells whose it is and when it was due, exactly so long.
 pub(super) fn text(run: u64, base: Instant, due: Instant, size_bytes: u32) -> String {
     let due_us = u64::try_from((due - base).as_micros()).unwrap_or(u64::MAX);
-    let mut text = format!("{run:016x} {due_us:016x}");
-    let rest = (size_bytes as usize).saturating_sub(text.len());
-    text.extend(std::iter::repeat_n('.', rest));
+    let mut text = String::with_capacity(size_bytes as usize);
+    // A string takes every write.
+    let _written = write!(text, "{run:016x} {due_us:016x}").is_ok();
+    while text.len() < size_bytes as usize {
+        let rest = (size_bytes as usize - text.len()).min(FILLING.len());
+        text.push_str(&FILLING[..rest]);
+    }
     text
 }
 
 /// When it was due, if it is of this run.
 fn due(text: &str, run: u64, base: Instant) -> Option<Instant> {
-    let mark = text.get(..MARK_BYTES - 1)?;
+    let mark = text.get(..MARK_BYTES)?;
     let (whose, due_us) = mark.split_once(' ')?;
     let is_ours = u64::from_str_radix(whose, 16) == Ok(run);
     let due_us = u64::from_str_radix(due_us, 16).ok().filter(|_| is_ours)?;
@@ -62,20 +69,15 @@ impl Subscribers {
     ///
     /// # Errors
     /// The first that could not.
-    pub(super) async fn start(
-        clients: &[Client],
-        channel: &ChannelName,
-        run: u64,
-        warm_up: Duration,
-    ) -> Result<Self, Error> {
+    pub(super) async fn start(clients: &[Client], channel: &ChannelName, run: u64, plan: &Plan) -> Result<Self, Error> {
         let mut subscriptions = Vec::new();
         for client in clients {
             subscriptions.push(client.subscribe([channel]).from(Cursor::Last).await?);
         }
         let base = Instant::now();
-        let measured_from = base + warm_up;
+        let measured_from = base + plan.warm_up;
         let shared = Arc::new(Shared {
-            recorder: Recorder::new(measured_from)?,
+            recorder: Recorder::new(plan, measured_from)?,
             measured: AtomicU64::new(0),
             received: AtomicU64::new(0),
             gaps: AtomicU64::new(0),

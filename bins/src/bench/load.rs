@@ -16,6 +16,8 @@ use crate::shutdown::Shutdown;
 
 /// Histograms are shared by so many groups of clients: few enough for memory, enough that they do not wait.
 const HISTOGRAMS: usize = 16;
+/// A turn that begins so long after it was due says more of the load than of the cluster.
+const LATE: Duration = Duration::from_millis(10);
 /// Between two looks of the progress bar.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
@@ -41,6 +43,8 @@ pub(super) struct Measured {
     /// All that ended well, those before included.
     pub(super) amount_in_all: u64,
     pub(super) failed: u64,
+    /// Turns that began long after they were due.
+    pub(super) late: u64,
     pub(super) first_failure: Option<Error>,
     /// From the end of the warm-up to the end of the last turn.
     pub(super) took: Duration,
@@ -50,21 +54,24 @@ pub(super) struct Measured {
 /// What many record together.
 #[derive(Debug)]
 pub(super) struct Recorder {
-    /// What ends before is not measured.
+    /// The end of the warm-up.
     from: Instant,
+    /// What was due before it is not measured; else what ended before it.
+    by_due: bool,
     histograms: Vec<Mutex<Histogram<u64>>>,
 }
 
 impl Recorder {
-    pub(super) fn new(from: Instant) -> Result<Self, Error> {
+    /// Measures from then on, for that plan.
+    pub(super) fn new(plan: &Plan, from: Instant) -> Result<Self, Error> {
         let histograms = (0..HISTOGRAMS).map(|_| latency::histogram().map(Mutex::new)).collect::<Result<_, _>>()?;
-        Ok(Self { from, histograms })
+        Ok(Self { from, by_due: plan.rate > 0.0, histograms })
     }
 
     /// Something that was due then ended now. Tells whether it is measured.
     pub(super) fn record(&self, who: usize, due: Instant) -> bool {
         let now = Instant::now();
-        if now < self.from {
+        if self.from > if self.by_due { due } else { now } {
             return false;
         }
         let histogram = &self.histograms[who % HISTOGRAMS];
@@ -89,6 +96,7 @@ struct Counts {
     amount: AtomicU64,
     amount_in_all: AtomicU64,
     failed: AtomicU64,
+    late: AtomicU64,
     first_failure: Mutex<Option<Error>>,
 }
 
@@ -103,7 +111,7 @@ where
 {
     let pace = Pace::start(plan.rate, plan.warm_up + plan.measure);
     let measured_from = Instant::now() + plan.warm_up;
-    let recorder = Arc::new(Recorder::new(measured_from)?);
+    let recorder = Arc::new(Recorder::new(plan, measured_from)?);
     let counts = Arc::new(Counts::default());
     let mut workers = JoinSet::new();
     for (who, work) in clients.into_iter().enumerate() {
@@ -112,6 +120,7 @@ where
                 (Arc::clone(&pace), Arc::clone(&recorder), Arc::clone(&counts), work.clone());
             workers.spawn(async move {
                 while let Some(due) = pace.turn().await {
+                    counts.late.fetch_add(u64::from(due.elapsed() > LATE), Ordering::Relaxed);
                     let result = work(due).await;
                     let done = *result.as_ref().unwrap_or(&0);
                     counts.amount_in_all.fetch_add(done, Ordering::Relaxed);
@@ -143,6 +152,7 @@ where
         amount: counts.amount.load(Ordering::Relaxed),
         amount_in_all: counts.amount_in_all.load(Ordering::Relaxed),
         failed: counts.failed.load(Ordering::Relaxed),
+        late: counts.late.load(Ordering::Relaxed),
         first_failure,
         took: ended - measured_from,
         latency_us: recorder.total()?,

@@ -38,13 +38,10 @@ impl Pace {
             let now = Instant::now();
             return (now < self.end).then_some(now);
         }
-        let turn = self.next.fetch_add(1, Ordering::Relaxed);
-        if turn >= self.turns() {
-            return None;
-        }
         // It is never closed.
         self.due.acquire().await.ok()?.forget();
-        Some(self.begin + self.after(turn))
+        let turn = self.next.fetch_add(1, Ordering::Relaxed);
+        (turn < self.turns()).then(|| self.begin + self.after(turn))
     }
 
     /// How many turns there are with a rate.
@@ -60,18 +57,19 @@ impl Pace {
         let mut given = 0;
         while given < self.turns() {
             let now = Instant::now();
-            let mut more = 0;
-            while given < self.turns() && self.begin + self.after(given) <= now && more < Semaphore::MAX_PERMITS / 2 {
+            let before = given;
+            while given < self.turns() && self.begin + self.after(given) <= now {
                 given += 1;
-                more += 1;
             }
-            self.due.add_permits(more);
+            self.due.add_permits((given - before) as usize);
             if Arc::strong_count(self) == 1 {
                 return;
             }
             let next = self.begin + self.after(given);
             std::thread::sleep(next.saturating_duration_since(Instant::now()).min(Duration::from_millis(100)));
         }
+        // Whoever still waits is told that there are no more.
+        self.due.add_permits(Semaphore::MAX_PERMITS / 2);
     }
 }
 

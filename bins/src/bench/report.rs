@@ -33,6 +33,8 @@ pub struct Report {
     pub messages: u64,
     /// Turns that failed, of all that were begun.
     pub failed: u64,
+    /// Turns that began more than 10 ms after they were due, because all that may be under way were.
+    pub late: u64,
     /// How long it measured.
     pub seconds: f64,
     /// Messages a second.
@@ -56,7 +58,8 @@ pub struct Deliveries {
     pub deliveries: u64,
     /// Deliveries a second.
     pub per_second: f64,
-    /// Acknowledged, and not delivered to some subscriber within ten seconds after the last acknowledgement.
+    /// Acknowledged, and not delivered to some subscriber, after nothing had come for ten seconds. Where calls failed, what
+    /// they wrote all the same can make it too small.
     pub missing: u64,
     /// How often something was missing that no server could supply.
     pub gaps: u64,
@@ -83,6 +86,7 @@ impl Report {
             turns: measured.turns,
             messages: measured.amount,
             failed: measured.failed,
+            late: measured.late,
             seconds,
             messages_per_second: measured.amount as f64 / seconds,
             latency_us: Latency::of(&measured.latency_us),
@@ -132,6 +136,12 @@ impl Report {
             self.messages_per_second,
             self.latency_us.people(),
         );
+        if self.late > 0 {
+            text += &format!(
+                "\n  late       {} turns began more than 10 ms after they were due: more --in-flight?",
+                self.late
+            );
+        }
         if let Some(deliveries) = &self.deliveries {
             text += &format!(
                 "\n  delivered  {} to {} subscribers: {:.0} a second; {} read back\n\

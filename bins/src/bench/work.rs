@@ -20,13 +20,16 @@ use crate::shutdown::Shutdown;
 const CONNECTING: usize = 64;
 /// How long nothing may come before deliveries count as missing.
 const QUIET: Duration = Duration::from_secs(10);
+/// Publications under way while a channel is filled.
+const FILLING: u32 = 4_096;
 /// How long clients may take to end.
 const DRAIN: Duration = Duration::from_secs(1);
 
 pub(super) async fn publish(args: &PublishArgs, mut shutdown: Shutdown) -> Result<Report, Error> {
-    let plan = args.load.plan(args.in_flight)?;
-    let (options, writing) = (args.load.options(args.writing.level)?, &args.writing);
-    let clients = connect(&options, args.load.clients).await?;
+    let in_flight = args.load.in_flight(args.in_flight, 1);
+    let plan = args.load.plan(in_flight)?;
+    let (options, writing) = (args.load.options(Some(&args.writing), in_flight)?, &args.writing);
+    let clients = unless(&mut shutdown, connect(&options, args.load.clients)).await?;
     create(&clients, &writing.channel).await?;
     let (run, base, size) = (random::bits()?, Instant::now(), writing.size);
     let work = |client: &Client| {
@@ -35,33 +38,37 @@ pub(super) async fn publish(args: &PublishArgs, mut shutdown: Shutdown) -> Resul
     };
     let measured = load::run(&plan, clients.iter().map(work).collect(), &mut shutdown).await?;
     drain(clients).await;
-    Ok(Report::new("publish", &args.load, args.in_flight, &measured).of_texts(writing))
+    Ok(Report::new("publish", &args.load, in_flight, &measured).of_texts(writing))
 }
 
 pub(super) async fn fanout(args: &FanoutArgs, mut shutdown: Shutdown) -> Result<Report, Error> {
-    let plan = args.load.plan(args.in_flight)?;
-    let (options, writing) = (args.load.options(args.writing.level)?, &args.writing);
-    let clients = connect(&options, args.load.clients).await?;
+    let in_flight = args.load.in_flight(args.in_flight, 100);
+    let plan = args.load.plan(in_flight)?;
+    let (options, writing) = (args.load.options(Some(&args.writing), in_flight)?, &args.writing);
+    let clients = unless(&mut shutdown, connect(&options, args.load.clients)).await?;
     create(&clients, &writing.channel).await?;
-    let listening = connect(&options, args.subscribers).await?;
+    let listening = unless(&mut shutdown, connect(&options, args.subscribers)).await?;
     let (run, size) = (random::bits()?, writing.size);
-    let subscribers = Subscribers::start(&listening, &writing.channel, run, plan.warm_up).await?;
+    let subscribers = Subscribers::start(&listening, &writing.channel, run, &plan).await?;
     let base = subscribers.base;
     let work = |client: &Client| {
         let channel = client.channel(&writing.channel);
         move |due| published(channel.clone(), text(run, base, due, size))
     };
     let measured = load::run(&plan, clients.iter().map(work).collect(), &mut shutdown).await?;
-    let deliveries = subscribers.end(measured.amount_in_all, QUIET).await?;
+    let quiet = if shutdown.is_asked() { DRAIN } else { QUIET };
+    let deliveries = subscribers.end(measured.amount_in_all, quiet).await?;
     drain(clients.into_iter().chain(listening)).await;
-    let mut report = Report::new("fanout", &args.load, args.in_flight, &measured).of_texts(writing);
+    let mut report = Report::new("fanout", &args.load, in_flight, &measured).of_texts(writing);
     report.deliveries = Some(deliveries);
     Ok(report)
 }
 
 pub(super) async fn request(args: &RequestArgs, mut shutdown: Shutdown) -> Result<Report, Error> {
-    let plan = args.load.plan(args.in_flight)?;
-    let clients = connect(&args.load.options(None)?, args.load.clients).await?;
+    let in_flight = args.load.in_flight(args.in_flight, 1);
+    let plan = args.load.plan(in_flight)?;
+    let options = args.load.options(None, in_flight)?;
+    let clients = unless(&mut shutdown, connect(&options, args.load.clients)).await?;
     let work = |client: &Client| {
         let client = client.clone();
         move |_due| {
@@ -71,16 +78,16 @@ pub(super) async fn request(args: &RequestArgs, mut shutdown: Shutdown) -> Resul
     };
     let measured = load::run(&plan, clients.iter().map(work).collect(), &mut shutdown).await?;
     drain(clients).await;
-    Ok(Report::new("request", &args.load, args.in_flight, &measured))
+    Ok(Report::new("request", &args.load, in_flight, &measured))
 }
 
 pub(super) async fn replay(args: &ReplayArgs, mut shutdown: Shutdown) -> Result<Report, Error> {
     let plan = args.load.plan(1)?;
-    let (options, writing) = (args.load.options(args.writing.level)?, &args.writing);
-    let clients = connect(&options, args.load.clients).await?;
+    let (options, writing) = (args.load.options(Some(&args.writing), FILLING)?, &args.writing);
+    let clients = unless(&mut shutdown, connect(&options, args.load.clients)).await?;
     create(&clients, &writing.channel).await?;
     if let Some(client) = clients.first() {
-        fill(client, args).await?;
+        unless(&mut shutdown, fill(client, args)).await?;
     }
     let work = |client: &Client| {
         let channel = client.channel(&writing.channel);
@@ -99,6 +106,14 @@ pub(super) async fn replay(args: &ReplayArgs, mut shutdown: Shutdown) -> Result<
     let measured = load::run(&plan, clients.iter().map(work).collect(), &mut shutdown).await?;
     drain(clients).await;
     Ok(Report::new("replay", &args.load, 1, &measured).of_texts(writing))
+}
+
+/// Does it, unless the process is asked to end.
+async fn unless<T>(shutdown: &mut Shutdown, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    tokio::select! {
+        done = work => done,
+        () = shutdown.wait() => Err(Error::Failed("interrupted before anything was measured".to_owned())),
+    }
 }
 
 /// One publication, up to its acknowledgement.

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dsv2_core::{Floors, ServerName};
 use dsv2_store::{Disk, EventStore, Snapshotted, StoreError, remove_snapshot};
@@ -14,8 +14,10 @@ use dsv2_sync::stored;
 const GROWN_EVENTS: u64 = 50_000;
 /// and by at least one of so many parts of it: so all snapshots together cost a constant for each event.
 const GROWN_PART: u64 = 2;
-/// Once it has grown by so many events, and has doubled, there is no waiting for that any more.
+/// Once it has grown by so many events, and has doubled, there is no waiting for that any more,
 const OVERGROWN_EVENTS: u64 = 500_000;
+/// nor after so long.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// How often a snapshot that is being made is looked after.
 const POLL: Duration = Duration::from_millis(200);
 /// One of so many snapshots reads and checks the whole log.
@@ -34,6 +36,8 @@ pub(super) struct Maintenance {
     covered: u64,
     grown: u64,
     made: u32,
+    /// Since when a snapshot waits for a moment without anything to do.
+    due_since: Option<Instant>,
     /// Whether a step of compaction may give back room, as far as known below these floors.
     compact: bool,
     floors: Floors,
@@ -45,7 +49,7 @@ impl Maintenance {
         let events = store.stats().events;
         let covered = store.snapshot_position().map_or(0, |position| position.events().min(events));
         let (grown, floors) = (events - covered, store.floors());
-        Self { name, disk: store.disk(), making: None, covered, grown, made: 0, compact: true, floors }
+        Self { name, disk: store.disk(), making: None, covered, grown, made: 0, due_since: None, compact: true, floors }
     }
 
     /// So many events were appended.
@@ -63,11 +67,16 @@ impl Maintenance {
     }
 
     fn is_due(&self) -> bool {
-        self.grown >= GROWN_EVENTS.max(self.covered / GROWN_PART)
+        self.disk.is_some() && self.grown >= GROWN_EVENTS.max(self.covered / GROWN_PART)
     }
 
-    fn is_overdue(&self) -> bool {
-        self.grown >= OVERGROWN_EVENTS.max(self.covered)
+    fn is_overdue(&mut self) -> bool {
+        if !self.is_due() {
+            self.due_since = None;
+            return false;
+        }
+        let since = *self.due_since.get_or_insert_with(Instant::now);
+        self.grown >= OVERGROWN_EVENTS.max(self.covered) || since.elapsed() >= PATIENCE
     }
 
     /// Looks after what is under way, and begins what is due; with `idle`, does a step of compaction.
@@ -76,7 +85,7 @@ impl Maintenance {
         if store.floors() != self.floors {
             (self.compact, self.floors) = (true, store.floors());
         }
-        if self.making.is_none() && ((idle && !self.compact && self.is_due()) || self.is_overdue()) {
+        if self.making.is_none() && (self.is_overdue() || (idle && !self.compact && self.is_due())) {
             self.begin();
         }
         // What is read for a snapshot must not move.

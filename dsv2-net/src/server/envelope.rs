@@ -4,31 +4,34 @@ use bytes::Bytes;
 
 use crate::zmtp::Message;
 
-/// The frames before the body, the empty delimiter included.
+/// The frames before the body, the empty delimiter included, in the form in which they travel.
 #[derive(Clone, Debug)]
-pub(crate) struct Envelope(Vec<Bytes>);
+pub(crate) struct Envelope(Bytes);
 
 impl Envelope {
     /// Splits `[frames…, "", body]`. `None` where there is no delimiter, or not exactly one frame after it.
     pub(crate) fn split(message: &Message) -> Option<(Self, Bytes)> {
-        let mut frames: Vec<Bytes> = message.frames().collect();
-        let body = frames.pop()?;
-        frames.last()?.is_empty().then_some((Self(frames), body))
+        let (mut delimiter, mut last) = (None, None);
+        for frame in message.slices() {
+            delimiter = last.replace(frame);
+        }
+        let is_delimited = delimiter.is_some_and(<[u8]>::is_empty);
+        is_delimited.then(|| message.split_last()).map(|(frames, body)| (Self(frames), body))
     }
 
     /// An envelope with one frame before the delimiter.
     pub(crate) fn of(id: &[u8]) -> Self {
-        Self(vec![Bytes::copy_from_slice(id), Bytes::new()])
+        Self([Message::prefix(id), Message::prefix(b"")].concat().into())
     }
 
     /// The first frame.
-    pub(crate) fn first(&self) -> &[u8] {
-        self.0.first().map_or(&[], |frame| frame)
+    pub(crate) fn first(&self) -> Bytes {
+        Message::from_wire(self.0.clone()).split_first().0
     }
 
     /// The answer `[frames…, "", body]`.
     pub(crate) fn wrap(&self, body: &[u8]) -> Message {
-        Message::from_frames(self.0.iter().map(|frame| &frame[..]).chain([body]))
+        Message::behind(&self.0, body)
     }
 }
 
@@ -40,8 +43,11 @@ mod tests {
     fn what_was_split_is_wrapped_again() {
         let message = Message::from_frames([&b"rid"[..], b"7", b"", b"body"]);
         let (envelope, body) = Envelope::split(&message).expect("an envelope");
-        assert_eq!((&body[..], envelope.first()), (&b"body"[..], &b"rid"[..]));
+        assert_eq!((&body[..], &envelope.first()[..]), (&b"body"[..], &b"rid"[..]));
         assert_eq!(envelope.wrap(b"answer"), Message::from_frames([&b"rid"[..], b"7", b"", b"answer"]));
+        let made = Envelope::of(b"rid");
+        assert_eq!(&made.first()[..], b"rid");
+        assert_eq!(made.wrap(&[7; 300]), Message::from_frames([&b"rid"[..], b"", &[7; 300]]));
         for bad in [&[&b"body"[..]][..], &[b"id", b"body"], &[b"", b"a", b"b"]] {
             assert!(Envelope::split(&Message::from_frames(bad)).is_none());
         }

@@ -68,7 +68,7 @@ async fn ask(port: &mut dyn Port, question: &Request, number: u64) -> Answer {
         for event in events.drain(..) {
             let PortEvent::Message(message) = event else { continue };
             let Some((envelope, body)) = Envelope::split(&message) else { continue };
-            if envelope.first() != id {
+            if *envelope.first() != id {
                 continue;
             }
             let reply = Reply::decode(question.body.service(), &body, &Limits::default());

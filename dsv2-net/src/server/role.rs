@@ -254,8 +254,7 @@ impl Life {
             }),
             Effect::Publish(outgoing) => {
                 let frames = outgoing.frames(self.options.format);
-                let message =
-                    |(topic, body): (Topic, Vec<u8>)| Message::from_frames([topic.as_str().as_bytes(), &body]);
+                let message = |(topic, body): (Topic, Vec<u8>)| Message::from([topic.as_str().as_bytes(), &body]);
                 Some(Out::Publish(frames.into_iter().map(message).collect()))
             }
             Effect::Link { to, message, .. } => Some(Out::Link(to, Message::single(&message.encode()))),

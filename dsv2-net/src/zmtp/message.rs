@@ -19,12 +19,10 @@ impl Message {
     /// Encodes a message. No frames at all give a message of one empty frame, since ZMTP has no empty message.
     pub fn from_frames<I>(frames: I) -> Self
     where
-        I: IntoIterator<IntoIter: Clone>,
+        I: IntoIterator,
         I::Item: AsRef<[u8]>,
     {
-        let frames = frames.into_iter();
-        let wire_bytes = frames.clone().map(|frame| encoded_len(frame.as_ref().len())).sum();
-        let mut builder = MessageBuilder { wire: BytesMut::with_capacity(wire_bytes), last_header_at: None };
+        let mut builder = MessageBuilder::new();
         for frame in frames {
             builder.push(frame.as_ref());
         }
@@ -98,6 +96,30 @@ impl Message {
         (self.wire.slice(payload..end), rest)
     }
 
+    /// The frames before the last one as they travel, each with MORE, and the payload of the last one.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn split_last(&self) -> (Bytes, Bytes) {
+        let mut at = 0;
+        loop {
+            let Some((payload, end)) = first_payload(&self.wire[at..]) else {
+                return (self.wire.clone(), Bytes::new());
+            };
+            if at + end == self.wire.len() {
+                return (self.wire.slice(..at), self.wire.slice(at + payload..));
+            }
+            at += end;
+        }
+    }
+
+    /// A message of frames as [`Message::split_last`] gave them, and a last one (copies).
+    #[cfg(feature = "cluster")]
+    pub(crate) fn behind(frames: &Bytes, last: &[u8]) -> Self {
+        let mut wire = BytesMut::with_capacity(frames.len() + encoded_len(last.len()));
+        wire.extend_from_slice(frames);
+        put_frame(&mut wire, last, false);
+        Self { wire: wire.freeze() }
+    }
+
     /// A new message with `frame` in front (copies).
     #[must_use]
     pub fn prepend(&self, frame: &[u8]) -> Self {
@@ -130,8 +152,14 @@ impl std::fmt::Debug for Message {
 }
 
 impl<const N: usize> From<[&[u8]; N]> for Message {
+    /// As [`Message::from_frames`], in one piece of memory.
     fn from(frames: [&[u8]; N]) -> Self {
-        Self::from_frames(frames)
+        let wire_bytes = frames.iter().map(|frame| encoded_len(frame.len())).sum();
+        let mut builder = MessageBuilder { wire: BytesMut::with_capacity(wire_bytes), last_header_at: None };
+        for frame in frames {
+            builder.push(frame);
+        }
+        builder.finish()
     }
 }
 

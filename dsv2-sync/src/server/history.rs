@@ -1,8 +1,8 @@
 //! Pages of history: what of a feed is shown, and what stands behind an event that counts.
 
 use dsv2_core::{
-    Clock, Code, Event, EventId, Failure, Feed, HistoryPage, HistoryQuery, HistorySpan, Now, OrderKey, Position,
-    ReplyBody, Request, Subject,
+    Clock, Code, Event, EventId, Failure, Feed, Floors, HistoryPage, HistoryQuery, HistorySpan, Now, OrderKey,
+    Position, ReplyBody, Request, Subject,
 };
 
 use super::io::{Effect, Read};
@@ -24,6 +24,8 @@ pub(super) struct Paging {
     follow: Option<(Position, Position)>,
     /// What the reads before found to be retired.
     retired: Vec<EventId>,
+    /// What is read now, and below which floors messages were forgotten then.
+    reading: Option<(Read, Floors)>,
 }
 
 /// What the store read.
@@ -60,7 +62,17 @@ impl Server {
         }
         let limit = usize::try_from(query.limit).unwrap_or(usize::MAX).min(self.config.caps.page);
         let stable = self.stable();
-        let mut paging = Paging { to, request, feed, limit, backward: true, stable, follow: None, retired: Vec::new() };
+        let mut paging = Paging {
+            to,
+            request,
+            feed,
+            limit,
+            backward: true,
+            stable,
+            follow: None,
+            retired: Vec::new(),
+            reading: None,
+        };
         match &query.span {
             HistorySpan::Before(key) => self.read_before(paging, key.clone(), out),
             HistorySpan::After(position) => {
@@ -76,8 +88,9 @@ impl Server {
         self.read_page(paging, read, out);
     }
 
-    fn read_page(&mut self, paging: Paging, read: Read, out: &mut Vec<Effect>) {
+    fn read_page(&mut self, mut paging: Paging, read: Read, out: &mut Vec<Effect>) {
         let token = self.token();
+        paging.reading = Some((read.clone(), self.state.floors()));
         self.reads.insert(token, Reading::History(Box::new(paging)));
         out.push(Effect::Read { token, read });
     }
@@ -88,6 +101,10 @@ impl Server {
         // What was held when the question came, the disk did not take: the page lacks what the client has seen.
         if self.stuck.is_some() && self.is_behind(&paging.request) {
             return self.park(now, paging.to, paging.request, out);
+        }
+        // Which of the events were twins was forgotten together with what retention took: without that they are read again.
+        if let Some((read, _)) = paging.reading.take_if(|(_, floors)| *floors != self.state.floors()) {
+            return self.read_page(paging, read, out);
         }
         let Page { mut events, next, heads, more, retired } = page;
         let first = events.first().map(Event::key);

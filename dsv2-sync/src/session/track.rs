@@ -60,8 +60,9 @@ pub(super) struct Track {
     /// After a failure, or while the servers do not have what is missing.
     not_before: Mono,
     failures: u32,
-    /// The next question does not insist on a server that has what is missing: the last one was in vain.
-    humble: bool,
+    /// How the next question is asked, and how the last one was.
+    manner: Manner,
+    asked: Manner,
     /// Whether the total order is wanted.
     order: Order,
     unstable: Unstable,
@@ -102,6 +103,18 @@ enum Query {
     Read,
     /// Whether anything is not delivered yet.
     Compare,
+}
+
+/// Of whom history is asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Manner {
+    /// Of a server that has what is missing, where something is.
+    #[default]
+    Insisting,
+    /// Of any: insisting was in vain.
+    Humble,
+    /// Of any: there is more to read before what is missing, and perhaps nobody has that.
+    ReadingOn,
 }
 
 /// Where deliveries go: a subscription's consumer, which takes only so many at a time.
@@ -153,7 +166,8 @@ impl Track {
             compare_at: now,
             not_before: now,
             failures: 0,
-            humble: false,
+            manner: Manner::default(),
+            asked: Manner::default(),
             order,
             unstable: Unstable::default(),
             missed: false,

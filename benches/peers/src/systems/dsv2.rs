@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use dsv2_net::client::{Channel, Client, Cursor, Delivery, Format};
+use tokio::task::JoinSet;
 
 use super::process::{Server, folder, free_ports};
 use super::{Publisher, Requester, Running, System};
@@ -22,6 +23,8 @@ pub(crate) struct Dsv2 {
 struct Cluster {
     server: Server,
     port: u16,
+    /// Dropping it ends them: a client would connect anew for ever.
+    subscribers: Mutex<JoinSet<()>>,
 }
 
 #[async_trait]
@@ -45,15 +48,29 @@ impl System for Dsv2 {
         command.arg(dir.path().join("data"));
         let mut server = Server::start(command, dir)?;
         server.says("ready").await?;
-        let cluster = Cluster { server, port };
+        let cluster = Cluster { server, port, subscribers: Mutex::default() };
         cluster.client("setup").await?.channel(CHANNEL).create().await?;
         Ok(Box::new(cluster))
     }
 }
 
 /// The workspace's own, built for release.
-pub(crate) fn program() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/release/dsv2")
+fn program() -> PathBuf {
+    workspace().join("target/release/dsv2")
+}
+
+fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// Builds it as the sources are now.
+///
+/// # Errors
+/// It does not build.
+pub(crate) fn build() -> Result<()> {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["build", "--quiet", "--release", "--bin", "dsv2", "--target-dir", "target"]).current_dir(workspace());
+    if cargo.status()?.success() { Ok(()) } else { Err("dsv2 does not build".into()) }
 }
 
 impl Cluster {
@@ -78,7 +95,7 @@ impl Running for Cluster {
     async fn subscribe(&self, subscriber: usize, arrivals: Arc<Arrivals>) -> Result<()> {
         let client = self.client(&format!("subscriber-{subscriber}")).await?;
         let mut subscription = client.subscribe([CHANNEL]).from(Cursor::Last).await?;
-        tokio::spawn(async move {
+        self.subscribers.lock().unwrap_or_else(PoisonError::into_inner).spawn(async move {
             while let Some(delivery) = subscription.next().await {
                 if let Delivery::Message(message) = delivery {
                     arrivals.take(subscriber, message.text().as_bytes());

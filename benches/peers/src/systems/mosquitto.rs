@@ -36,7 +36,7 @@ impl System for Mosquitto {
     }
 
     fn durability(&self) -> &'static str {
-        "QoS 1: in memory only; QoS 0: nothing is acknowledged"
+        "QoS 1: taken, and dropped where nobody subscribed; QoS 0: nothing is acknowledged"
     }
 
     async fn start(&self) -> Result<Box<dyn Running>> {

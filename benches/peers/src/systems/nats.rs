@@ -1,12 +1,13 @@
 //! NATS: its core, which keeps nothing, and JetStream, which writes to files.
 
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_nats::jetstream;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::StreamExt;
+use tokio::task::JoinSet;
 
 use super::process::{Server, folder, free_ports};
 use super::{Publisher, Requester, Running, System};
@@ -23,6 +24,8 @@ struct Instance {
     server: Server,
     url: String,
     keeps: bool,
+    /// Dropping it ends them.
+    tasks: Mutex<JoinSet<()>>,
 }
 
 #[async_trait]
@@ -32,7 +35,7 @@ impl System for Nats {
     }
 
     fn durability(&self) -> &'static str {
-        "core: nothing is kept, nothing is acknowledged"
+        "core: nothing is kept or acknowledged; who answers requests is not in its cpu"
     }
 
     async fn start(&self) -> Result<Box<dyn Running>> {
@@ -52,7 +55,7 @@ impl System for JetStream {
 
     async fn start(&self) -> Result<Box<dyn Running>> {
         let instance = start(true).await?;
-        let context = jetstream::new(async_nats::connect(&instance.url).await?);
+        let context = jetstream::new(instance.connect().await?);
         let stream = jetstream::stream::Config {
             name: SUBJECT.to_owned(),
             subjects: vec![SUBJECT.to_owned()],
@@ -73,7 +76,18 @@ async fn start(keeps: bool) -> Result<Instance> {
     }
     let mut server = Server::start(command, dir)?;
     server.listens(port).await?;
-    Ok(Instance { server, url: format!("nats://127.0.0.1:{port}"), keeps })
+    Ok(Instance { server, url: format!("nats://127.0.0.1:{port}"), keeps, tasks: Mutex::default() })
+}
+
+impl Instance {
+    async fn connect(&self) -> Result<async_nats::Client> {
+        // Without a bound it would connect anew for ever, when the server is gone.
+        Ok(async_nats::ConnectOptions::new().max_reconnects(1).connect(&self.url).await?)
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).spawn(task);
+    }
 }
 
 #[async_trait]
@@ -83,15 +97,15 @@ impl Running for Instance {
     }
 
     async fn publisher(&self) -> Result<Arc<dyn Publisher>> {
-        let client = async_nats::connect(&self.url).await?;
+        let client = self.connect().await?;
         if self.keeps { Ok(Arc::new(Keeper(jetstream::new(client)))) } else { Ok(Arc::new(Core(client))) }
     }
 
     async fn subscribe(&self, subscriber: usize, arrivals: Arc<Arrivals>) -> Result<()> {
-        let client = async_nats::connect(&self.url).await?;
+        let client = self.connect().await?;
         let mut messages = client.subscribe(SUBJECT).await?;
         client.flush().await?;
-        tokio::spawn(async move {
+        self.spawn(async move {
             let _open = client;
             while let Some(message) = messages.next().await {
                 arrivals.take(subscriber, &message.payload);
@@ -101,17 +115,17 @@ impl Running for Instance {
     }
 
     async fn requester(&self) -> Result<Arc<dyn Requester>> {
-        let answering = async_nats::connect(&self.url).await?;
+        let answering = self.connect().await?;
         let mut asked = answering.subscribe(ASKED).await?;
         answering.flush().await?;
-        tokio::spawn(async move {
+        self.spawn(async move {
             while let Some(message) = asked.next().await {
                 if let Some(reply) = message.reply {
                     let _ = answering.publish(reply, message.payload).await;
                 }
             }
         });
-        Ok(Arc::new(Core(async_nats::connect(&self.url).await?)))
+        Ok(Arc::new(Core(self.connect().await?)))
     }
 }
 

@@ -46,7 +46,7 @@ impl System for Postgres {
         }
         let mut command = as_user(&bin()?.join("postgres"));
         command.arg("-D").arg(&data).args(["-h", "127.0.0.1", "-p", &port.to_string(), "-k"]).arg(dir.path());
-        let mut server = Server::start(command, dir)?;
+        let mut server = Server::start(command, dir)?.ended_by("-QUIT");
         server.listens(port).await?;
         let config = format!("host=127.0.0.1 port={port} user={USER} dbname=postgres");
         let instance = Instance { server, config };

@@ -11,13 +11,19 @@ use crate::Result;
 
 /// Until a server takes connections.
 const READY_WITHIN: Duration = Duration::from_secs(60);
+/// Until a server that is asked to end has ended.
+const END_WITHIN: Duration = Duration::from_secs(5);
 /// Of the times in /proc/PID/stat, which Linux fixes for programs.
 const TICKS_A_SECOND: f64 = 100.0;
 
 /// A process, its children, and its folder.
 pub(crate) struct Server {
     child: Child,
-    pub(crate) dir: tempfile::TempDir,
+    /// What it needs beside it.
+    helper: Option<Child>,
+    /// By which it ends cleanly, where SIGKILL would leave something behind.
+    end_by: Option<&'static str>,
+    dir: tempfile::TempDir,
 }
 
 impl Server {
@@ -31,7 +37,19 @@ impl Server {
             .stderr(log)
             .spawn()
             .map_err(|why| format!("{program} cannot be started: {why}; is it installed?"))?;
-        Ok(Self { child, dir })
+        Ok(Self { child, helper: None, end_by: None, dir })
+    }
+
+    /// Ends a helper with it.
+    pub(crate) fn with_helper(mut self, helper: Child) -> Self {
+        self.helper = Some(helper);
+        self
+    }
+
+    /// Ends it by that signal first.
+    pub(crate) fn ended_by(mut self, signal: &'static str) -> Self {
+        self.end_by = Some(signal);
+        self
     }
 
     /// Waits until something listens at the port.
@@ -79,10 +97,21 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
+        if let Some(signal) = self.end_by {
+            let _ = Command::new("kill").args([signal, &self.child.id().to_string()]).status();
+            let begun = Instant::now();
+            while begun.elapsed() < END_WITHIN && matches!(self.child.try_wait(), Ok(None)) {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
         let family: Vec<String> = family(self.child.id()).iter().map(|(id, _)| id.to_string()).collect();
         let _ = Command::new("kill").arg("-KILL").args(&family).stderr(Stdio::null()).status();
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if let Some(helper) = &mut self.helper {
+            let _ = helper.kill();
+            let _ = helper.wait();
+        }
     }
 }
 

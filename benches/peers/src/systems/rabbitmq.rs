@@ -38,15 +38,18 @@ impl System for RabbitMq {
     }
 
     async fn start(&self) -> Result<Box<dyn Running>> {
-        let (dir, port) = (folder()?, free_ports(2)?);
+        let (dir, port) = (folder()?, free_ports(3)?);
+        // The runtime would start one of its own, and leave it behind.
+        let epmd_port = (port + 2).to_string();
+        let epmd = Command::new("epmd").args(["-port", &epmd_port, "-address", "127.0.0.1"]).spawn()?;
         let mut command = Command::new("/usr/lib/rabbitmq/bin/rabbitmq-server");
-        command.env("HOME", dir.path()).env("ERL_EPMD_ADDRESS", "127.0.0.1");
+        command.env("HOME", dir.path()).env("ERL_EPMD_ADDRESS", "127.0.0.1").env("ERL_EPMD_PORT", &epmd_port);
         command.env("RABBITMQ_NODENAME", format!("bench{port}@localhost"));
         command.env("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1").env("RABBITMQ_NODE_PORT", port.to_string());
         command.env("RABBITMQ_DIST_PORT", (port + 1).to_string());
         command.env("RABBITMQ_MNESIA_BASE", dir.path()).env("RABBITMQ_LOG_BASE", dir.path());
         command.env("RABBITMQ_ENABLED_PLUGINS_FILE", dir.path().join("plugins"));
-        let mut server = Server::start(command, dir)?;
+        let mut server = Server::start(command, dir)?.with_helper(epmd);
         server.listens(port).await?;
         let url = format!("amqp://guest:guest@127.0.0.1:{port}/%2f");
         Ok(Box::new(Instance { server, url, quorum: self.quorum }))

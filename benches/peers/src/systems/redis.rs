@@ -2,10 +2,12 @@
 
 use std::process::Command;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::StreamExt;
+use redis::AsyncConnectionConfig;
 use redis::aio::MultiplexedConnection;
 
 use super::process::{Server, folder, free_ports};
@@ -42,6 +44,13 @@ impl System for Redis {
     }
 }
 
+impl Instance {
+    async fn connect(&self) -> Result<MultiplexedConnection> {
+        let config = AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(10)));
+        Ok(self.client.get_multiplexed_async_connection_with_config(&config).await?)
+    }
+}
+
 #[async_trait]
 impl Running for Instance {
     fn cpu_seconds(&self) -> f64 {
@@ -49,11 +58,11 @@ impl Running for Instance {
     }
 
     async fn publisher(&self) -> Result<Arc<dyn Publisher>> {
-        Ok(Arc::new(Stream(self.client.get_multiplexed_async_connection().await?)))
+        Ok(Arc::new(Stream(self.connect().await?)))
     }
 
     async fn announcer(&self) -> Result<Arc<dyn Publisher>> {
-        Ok(Arc::new(Announcer(self.client.get_multiplexed_async_connection().await?)))
+        Ok(Arc::new(Announcer(self.connect().await?)))
     }
 
     async fn subscribe(&self, subscriber: usize, arrivals: Arc<Arrivals>) -> Result<()> {

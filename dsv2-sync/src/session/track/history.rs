@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use dsv2_core::{EventId, Feed, HistoryPage, HistoryQuery, HistorySpan, Mono, Position, Subject};
+use dsv2_core::{EventId, Feed, HistoryPage, HistoryQuery, HistorySpan, Mono, Position, Publication, Subject};
 
-use super::{Blocked, Phase, Query, Sink, Track, cost_bytes};
+use super::{Blocked, Manner, Phase, Query, Sink, Track, cost_bytes};
 use crate::planted::Bug;
 use crate::session::config::SessionConfig;
 use crate::session::io::{Delivery, Order};
@@ -79,8 +79,8 @@ impl Track {
             Query::End => HistorySpan::Before(None),
             Query::Read | Query::Compare => HistorySpan::After(self.resume.clone()),
         };
-        let humble = std::mem::take(&mut self.humble);
-        let beyond = (!self.blocked.is_empty() && !humble).then(|| {
+        self.asked = std::mem::take(&mut self.manner);
+        let beyond = (!self.blocked.is_empty() && self.asked == Manner::Insisting).then(|| {
             let missing = self.blocked.keys().filter(|prev| !self.resume.contains(prev));
             missing.map(|prev| (prev.origin.clone(), prev.seq)).collect()
         });
@@ -90,7 +90,7 @@ impl Track {
     /// A question was not answered.
     pub(in crate::session) fn failed(&mut self, now: Mono, config: &SessionConfig) {
         self.query = None;
-        self.humble = true;
+        self.manner = Manner::Humble;
         self.back_off(now, config);
     }
 
@@ -154,11 +154,11 @@ impl Track {
     /// Delivers a page's events; `false` if there was no room for all of them.
     fn read(&mut self, page: HistoryPage, recovers: bool, sink: &mut Sink<'_>) -> bool {
         for mut publication in page.events {
-            let Some(event) = publication.event.clone() else { continue };
-            if self.resume.contains(&event) || !self.address(&mut publication) {
+            let Some(event) = &publication.event else { continue };
+            if self.resume.contains(event) || !self.address(&mut publication) {
                 continue;
             }
-            if !self.tell_retired(&page.retired, Some(&event), sink) || sink.is_full() {
+            if !self.tell_retired(&page.retired, Some(&publication), sink) || sink.is_full() {
                 return false;
             }
             self.recovered += u64::from(self.take(publication, sink) && recovers);
@@ -174,11 +174,21 @@ impl Track {
         true
     }
 
-    /// Tells of a gap where retention took what stood before an event of a page, or before one of the same origin that the
-    /// page does not list, because its message counts by another; without an event, of all that is left. `false` if there
-    /// was no room.
-    pub(super) fn tell_retired(&mut self, retired: &[EventId], before: Option<&EventId>, sink: &mut Sink<'_>) -> bool {
-        let stands = |prev: &&EventId| before.is_none_or(|event| prev.origin == event.origin && prev.seq < event.seq);
+    /// Tells of a gap where retention took the predecessor of a page's event, or of an earlier one of the same origin that
+    /// the page does not list, because its message counts by another; without an event, of all that is left. `false` if
+    /// there was no room.
+    pub(super) fn tell_retired(
+        &mut self,
+        retired: &[EventId],
+        before: Option<&Publication>,
+        sink: &mut Sink<'_>,
+    ) -> bool {
+        let is_earlier = |prev: &EventId, event: &EventId| prev.origin == event.origin && prev.seq < event.seq;
+        let stands = |prev: &&EventId| {
+            before.is_none_or(|listed| {
+                listed.prev.as_ref() == Some(prev) || listed.event.as_ref().is_some_and(|event| is_earlier(prev, event))
+            })
+        };
         for prev in retired.iter().filter(stands) {
             let known = self.resume.contains(prev) || self.planted.has(Bug::RetiredUntold);
             if !known && !self.tell_missing(prev, sink) {
@@ -200,10 +210,9 @@ impl Track {
         true
     }
 
-    /// Asks for the next page; at once, unless this one brought nothing although it said there is more. Whoever answers need
-    /// not have what is missing: there is enough to read before it, and perhaps nobody has it.
+    /// Asks for the next page; at once, unless this one brought nothing although it said there is more.
     fn read_on(&mut self, now: Mono, before: &Position, config: &SessionConfig) {
-        (self.repair, self.humble) = (self.phase == Phase::Live, true);
+        (self.repair, self.manner) = (self.phase == Phase::Live, Manner::ReadingOn);
         if self.resume != *before {
             (self.failures, self.not_before) = (0, now);
         } else {
@@ -227,6 +236,11 @@ impl Track {
         self.expected = None;
         self.discard_known();
         self.unblock(sink);
+        if self.asked == Manner::ReadingOn && !self.blocked.is_empty() {
+            // Nobody was asked for what is missing yet.
+            (self.repair, self.not_before) = (true, now);
+            return;
+        }
         if let Some(patience_ms) = config.patience_ms {
             self.skip_missing(now, Duration::from_millis(patience_ms), sink);
         }

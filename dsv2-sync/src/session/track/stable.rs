@@ -53,7 +53,7 @@ impl Track {
                 continue;
             }
             waits = publication.clock.is_none_or(|clock| clock > bound);
-            full = !waits && (!self.tell_retired(&page.retired, Some(&event), sink) || sink.is_full());
+            full = !waits && (!self.tell_retired(&page.retired, Some(&publication), sink) || sink.is_full());
             if waits || full {
                 break;
             }
