@@ -286,6 +286,8 @@ struct Write {
     ok: Option<(u64, Level, Option<EventId>)>,
     unknown: bool,
     rejected: Option<u64>,
+    /// An attempt has begun and not ended.
+    open: bool,
 }
 
 #[derive(Debug)]
@@ -448,8 +450,10 @@ impl Checker {
         let message = self.message(topic, text);
         self.messages[message].write.get_or_insert_with(|| write.clone());
         self.later.push((line, Later::Wrote { client, message }));
-        let new = Write { client, message, ok: None, unknown: false, rejected: None };
-        self.writes.entry(write).or_insert(new);
+        let new = Write { client, message, ok: None, unknown: false, rejected: None, open: false };
+        let write = self.writes.entry(write).or_insert(new);
+        // What became of an attempt that ended with its program, nobody was told; a later one is refused for itself.
+        write.unknown |= std::mem::replace(&mut write.open, true);
     }
 
     fn acknowledged(&mut self, line: u64, write: &str, level: Level, event: Option<EventId>, id: Option<String>) {
@@ -459,6 +463,7 @@ impl Checker {
         let (message, client) = (known.message, known.client);
         let level = known.ok.as_ref().map_or(level, |(_, before, _)| level.max(*before));
         known.ok = Some((line, level, event.clone()));
+        known.open = false;
         let before = self.messages[message].id.clone();
         match (before, id) {
             (Some(before), Some(id)) if before != id => {
@@ -474,6 +479,7 @@ impl Checker {
         let Some(write) = self.writes.get_mut(write) else {
             return self.broken(line, Kind::Malformed, format!("write {write:?} did not begin"));
         };
+        write.open = false;
         if unknown {
             write.unknown = true;
         } else {

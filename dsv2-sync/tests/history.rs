@@ -91,6 +91,11 @@ fn a_gap_that_was_told_is_no_miss_and_a_rejected_write_must_not_appear() {
     let mut end = both();
     end.push(entry("c", "s1", 3, 9));
     assert_eq!(with(&[&write, rejected], &[last("s1", &end)]), [(6, Kind::RejectedYetThere)]);
+    // The program that began it first ended before it was told.
+    let forget = r#"{"op":"forget","client":"ana"}"#;
+    assert_eq!(with(&[&write, forget, &write, rejected], &[last("s1", &end)]), []);
+    // It was told twice.
+    assert_eq!(with(&[&write, rejected, &write, rejected], &[last("s1", &end)]), [(8, Kind::RejectedYetThere)]);
 }
 
 #[test]
