@@ -72,6 +72,7 @@ impl World {
         let gone: Vec<_> = self.nodes[server].durable.iter().filter_map(only).collect();
         for (origin, from, to) in gone {
             self.report.gone += to - from + 1;
+            self.bereft.insert(origin.server.clone());
             let events = (from..=to).filter_map(|seq| self.archive.get(&EventId { origin: origin.clone(), seq }));
             let messages = events.filter_map(|event| message(&event.body)).collect();
             self.record(Record::Gone { origin, from, to, messages });

@@ -99,6 +99,8 @@ pub(super) struct World {
     pub(super) voters: BTreeSet<dsv2_core::ServerName>,
     /// Those of them that an operator declared gone.
     pub(super) departed: BTreeSet<dsv2_core::ServerName>,
+    /// The servers some of whose own events went with a disk, so that nobody has them.
+    pub(super) bereft: BTreeSet<dsv2_core::ServerName>,
     /// Servers that are lost for good.
     pub(super) lost: BTreeSet<usize>,
     /// When, and in which slot; among those of one time the order is that of planning.
@@ -166,6 +168,7 @@ impl World {
             kept_ranks: None,
             voters,
             departed: BTreeSet::new(),
+            bereft: BTreeSet::new(),
             lost: BTreeSet::new(),
             network: Network::default(),
             broker_links: BTreeMap::new(),
