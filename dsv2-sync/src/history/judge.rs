@@ -246,8 +246,7 @@ impl Checker {
                 continue;
             }
             let moved = event.as_ref() != Some(&key.id);
-            let fits =
-                |expected: u32| expected == *place || (expected < *place && (expected..*place).all(|at| excused(at)));
+            let fits = |expected: u32| expected == *place || (expected < *place && (expected..*place).all(&excused));
             if moved || expected.is_some_and(|expected| !fits(expected)) {
                 broken = Some(format!(
                     "{:?} was final at clock {stable}, and is not where it was",
