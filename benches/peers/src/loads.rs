@@ -1,7 +1,7 @@
 //! The loads that every system is put under, the same for all.
 
 use std::future::Future;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,7 @@ const LEAD: usize = 1_000;
 /// Publications under way in a fan-out.
 const FAN_OUT_IN_FLIGHT: usize = 100;
 const HISTOGRAMS: usize = 16;
+const PROBE: &[u8] = b"probe";
 
 /// One measurement.
 #[derive(Clone, Copy, Debug)]
@@ -164,7 +165,9 @@ pub(crate) async fn request(system: &dyn Running, outstanding: usize, measure: D
 pub(crate) struct Arrivals {
     base: Instant,
     meter: OnceLock<Arc<Meter>>,
-    /// By subscriber, the warm-up included.
+    /// By subscriber: whether a probe came.
+    probed: Vec<AtomicBool>,
+    /// By subscriber, the warm-up included, without probes.
     received: Vec<AtomicU64>,
     /// Tells the one who looks how far the slowest is.
     arrived: Notify,
@@ -172,12 +175,16 @@ pub(crate) struct Arrivals {
 
 impl Arrivals {
     fn new(subscribers: usize) -> Arc<Self> {
+        let probed = (0..subscribers).map(|_| AtomicBool::new(false)).collect();
         let received = (0..subscribers).map(|_| AtomicU64::new(0)).collect();
-        Arc::new(Self { base: Instant::now(), meter: OnceLock::new(), received, arrived: Notify::new() })
+        Arc::new(Self { base: Instant::now(), meter: OnceLock::new(), probed, received, arrived: Notify::new() })
     }
 
     /// A message came to the subscriber of that number.
     pub(crate) fn take(&self, subscriber: usize, payload: &[u8]) {
+        if payload == PROBE {
+            return self.probed[subscriber].store(true, Ordering::Release);
+        }
         let sent = payload.get(..20).and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
         if let (Some(meter), Some(us)) = (self.meter.get(), sent) {
             meter.record(subscriber, self.base + Duration::from_micros(us));
@@ -227,17 +234,15 @@ pub(crate) async fn fan_out(
     // Kept to the end: some clients close before what they buffered has left.
     let publisher = system.announcer().await?;
     let _open = Arc::clone(&publisher);
-    // Subscriptions take a moment to reach whoever publishes; what is sent meanwhile is not counted.
+    // Subscriptions take a moment to reach whoever publishes. A probe that comes late is told from what is measured.
     let probing = Instant::now();
-    while arrivals.slowest() == 0 {
-        publisher.publish(arrivals.payload(Instant::now(), bytes)).await?;
+    while !arrivals.probed.iter().all(|probed| probed.load(Ordering::Acquire)) {
+        publisher.publish(Bytes::from_static(PROBE)).await?;
         tokio::time::sleep(Duration::from_millis(20)).await;
         if probing.elapsed() > PATIENCE {
             return Err("not every subscriber received something".into());
         }
     }
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    arrivals.received.iter().for_each(|count| count.store(0, Ordering::Release));
     let meter = Meter::start(measure)?;
     arrivals.meter.get_or_init(|| Arc::clone(&meter));
     let (sent, lead) = (Arc::new(AtomicU64::new(0)), Arc::new(Semaphore::new(LEAD)));

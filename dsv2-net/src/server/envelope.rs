@@ -11,12 +11,7 @@ pub(crate) struct Envelope(Bytes);
 impl Envelope {
     /// Splits `[frames…, "", body]`. `None` where there is no delimiter, or not exactly one frame after it.
     pub(crate) fn split(message: &Message) -> Option<(Self, Bytes)> {
-        let (mut delimiter, mut last) = (None, None);
-        for frame in message.slices() {
-            delimiter = last.replace(frame);
-        }
-        let is_delimited = delimiter.is_some_and(<[u8]>::is_empty);
-        is_delimited.then(|| message.split_last()).map(|(frames, body)| (Self(frames), body))
+        message.split_delimited().map(|(frames, body)| (Self(frames), body))
     }
 
     /// An envelope with one frame before the delimiter.

@@ -22,11 +22,7 @@ impl Message {
         I: IntoIterator,
         I::Item: AsRef<[u8]>,
     {
-        let mut builder = MessageBuilder::new();
-        for frame in frames {
-            builder.push(frame.as_ref());
-        }
-        builder.finish()
+        MessageBuilder::new().filled(frames)
     }
 
     /// Encodes a message of one frame.
@@ -96,22 +92,21 @@ impl Message {
         (self.wire.slice(payload..end), rest)
     }
 
-    /// The frames before the last one as they travel, each with MORE, and the payload of the last one.
+    /// The frames before the last one as they travel, each with MORE, and the payload of the last one. `None` where no empty
+    /// frame stands before that.
     #[cfg(feature = "cluster")]
-    pub(crate) fn split_last(&self) -> (Bytes, Bytes) {
-        let mut at = 0;
+    pub(crate) fn split_delimited(&self) -> Option<(Bytes, Bytes)> {
+        let (mut at, mut delimited) = (0, false);
         loop {
-            let Some((payload, end)) = first_payload(&self.wire[at..]) else {
-                return (self.wire.clone(), Bytes::new());
-            };
+            let (payload, end) = first_payload(&self.wire[at..])?;
             if at + end == self.wire.len() {
-                return (self.wire.slice(..at), self.wire.slice(at + payload..));
+                return delimited.then(|| (self.wire.slice(..at), self.wire.slice(at + payload..)));
             }
-            at += end;
+            (at, delimited) = (at + end, payload == end);
         }
     }
 
-    /// A message of frames as [`Message::split_last`] gave them, and a last one (copies).
+    /// A message of frames as [`Message::split_delimited`] gave them, and a last one (copies).
     #[cfg(feature = "cluster")]
     pub(crate) fn behind(frames: &Bytes, last: &[u8]) -> Self {
         let mut wire = BytesMut::with_capacity(frames.len() + encoded_len(last.len()));
@@ -155,11 +150,7 @@ impl<const N: usize> From<[&[u8]; N]> for Message {
     /// As [`Message::from_frames`], in one piece of memory.
     fn from(frames: [&[u8]; N]) -> Self {
         let wire_bytes = frames.iter().map(|frame| encoded_len(frame.len())).sum();
-        let mut builder = MessageBuilder { wire: BytesMut::with_capacity(wire_bytes), last_header_at: None };
-        for frame in frames {
-            builder.push(frame);
-        }
-        builder.finish()
+        MessageBuilder { wire: BytesMut::with_capacity(wire_bytes), last_header_at: None }.filled(frames)
     }
 }
 
@@ -208,6 +199,14 @@ impl MessageBuilder {
         self.last_header_at = Some(self.wire.len());
         put_frame(&mut self.wire, payload, false);
         self
+    }
+
+    /// The message with all of these frames.
+    fn filled<I: IntoIterator<Item: AsRef<[u8]>>>(mut self, frames: I) -> Message {
+        for frame in frames {
+            self.push(frame.as_ref());
+        }
+        self.finish()
     }
 
     /// The message; one empty frame if nothing was pushed.

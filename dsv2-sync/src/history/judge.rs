@@ -46,9 +46,11 @@ impl Checker {
         clock.is_some_and(|clock| clock <= *retired)
     }
 
-    /// Whether what stands at a place of a topic at the end may have stood elsewhere on a line, before a disk was lost.
-    fn has_moved(&self, topic: u32, place: u32, line: u64) -> bool {
-        self.message_at(topic, place).and_then(|message| message.moved).is_some_and(|moved| line < moved)
+    /// Whether what stands at a place of a topic at the end need not have stood there on a line: retention may have taken it
+    /// since, or it counts there only since the copy by which it counted went with a disk.
+    fn is_excused(&self, topic: u32, place: u32, line: u64) -> bool {
+        let moved = self.message_at(topic, place).and_then(|message| message.moved);
+        self.is_below_floor(topic, place) || moved.is_some_and(|moved| line < moved)
     }
 
     fn message_at(&self, topic: u32, place: u32) -> Option<&Message> {
@@ -218,7 +220,7 @@ impl Checker {
         places.sort_unstable();
         let range = seen.places.range((page.topic, first)..=(page.topic, last));
         let missing = range.filter(|(_, (since, _))| *since < page.began).find(|((topic, place), _)| {
-            let excused = self.is_below_floor(*topic, *place) || self.has_moved(*topic, *place, page.began);
+            let excused = self.is_excused(*topic, *place, page.began);
             places.binary_search(place).is_err() && !excused
         });
         if let Some((&(topic, place), &(since, own))) = missing {
@@ -233,9 +235,7 @@ impl Checker {
     /// Up to the stable bound the page must be what stands there at the end.
     fn judge_stable(&mut self, line: u64, page: &Page) {
         let (Some(stable), Some(Some(last))) = (page.stable, self.finals.get(page.topic as usize)) else { return };
-        // What retention took in between was there, and is no surprise; nor is what counts elsewhere since the only copy
-        // of it went with a disk.
-        let excused = |place: u32| self.is_below_floor(page.topic, place) || self.has_moved(page.topic, place, line);
+        let excused = |place: u32| self.is_excused(page.topic, place, line);
         let (mut expected, mut passed): (Option<u32>, bool) = (None, false);
         let mut broken = None;
         for (message, key) in &page.entries {

@@ -154,7 +154,7 @@ impl SimReport {
             ("lost publications", self.lost_publications, 100),
             ("twins", self.twins, 1),
             ("retirements", self.retirements, 100),
-            ("compactions", self.compactions, 15),
+            ("compactions", self.compactions, 20),
             ("starts from a snapshot", self.snapshot_starts, 20),
         ];
         // A handful of seeds may well miss some kind of trouble.
