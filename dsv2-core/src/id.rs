@@ -3,7 +3,7 @@
 //! An *event* is known by its origin and its number there; a *message* by what its client called it, so that a retry
 //! is recognised on every server. The two are never mixed: one message may, after a partition, stand in two events.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -43,33 +43,83 @@ pub struct Origin {
     pub incarnation: u64,
 }
 
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.server.as_str())?;
-        f.write_str("/")?;
-        write_hex(f, self.incarnation.to_be_bytes())
+impl Spell for Origin {
+    fn spell<S: Sink>(&self, out: &mut S) -> fmt::Result {
+        out.chosen(self.server.as_str())?;
+        out.plain(b"/")?;
+        write_hex(out, self.incarnation.to_be_bytes())
     }
 }
 
 impl FromStr for Origin {
     type Err = IdError;
     fn from_str(text: &str) -> Result<Self, IdError> {
-        // The number's length is known: there is nothing to search for.
-        let parts = text.len().checked_sub(17).and_then(|end| text.split_at_checked(end));
-        let incarnation = parts.and_then(|(_, rest)| hex(rest.strip_prefix('/')?, 16));
-        let (Some((server, _)), Some(incarnation)) = (parts, incarnation) else {
-            return Err(IdError::Form("SERVER/16 hex digits"));
-        };
-        Ok(Self { server: ServerName::new(server)?, incarnation: incarnation as u64 })
+        let (server, incarnation) = Self::parts(text).ok_or(IdError::Form("SERVER/16 hex digits"))?;
+        Ok(Self { server: ServerName::new(server)?, incarnation })
     }
 }
 
-/// Two lower-case hex digits a byte. Identities stand in every message and every line of a log, and the formatter's own
-/// way, through padding, takes several times as long.
-fn write_hex<const BYTES: usize>(f: &mut fmt::Formatter<'_>, bytes: [u8; BYTES]) -> fmt::Result {
+impl Origin {
+    fn parts(text: &str) -> Option<(&str, u64)> {
+        // The number's length is known: there is nothing to search for.
+        let (server, rest) = text.split_at_checked(text.len().checked_sub(17)?)?;
+        Some((server, hex(rest.strip_prefix('/')?, 16)? as u64))
+    }
+
+    /// Whether a text is one of an origin.
+    pub(crate) fn is_spelled(text: &str) -> bool {
+        Self::parts(text).is_some_and(|(server, _)| ServerName::check(server).is_ok())
+    }
+}
+
+/// The text of an identity. Identities stand in every message and every line of a log, and a formatter's own ways,
+/// through padding and dispatch, take several times as long.
+pub(crate) trait Spell {
+    fn spell<S: Sink>(&self, out: &mut S) -> fmt::Result;
+}
+
+/// Takes the parts of an identity's text.
+pub(crate) trait Sink {
+    /// Letters, digits and signs that stand for themselves in every notation.
+    fn plain(&mut self, ascii: &[u8]) -> fmt::Result;
+    /// What somebody chose.
+    fn chosen(&mut self, text: &str) -> fmt::Result;
+}
+
+impl Sink for fmt::Formatter<'_> {
+    fn plain(&mut self, ascii: &[u8]) -> fmt::Result {
+        self.write_str(std::str::from_utf8(ascii).map_err(|_| fmt::Error)?)
+    }
+    fn chosen(&mut self, text: &str) -> fmt::Result {
+        self.write_str(text)
+    }
+}
+
+macro_rules! display_by_spelling {
+    ($($id:ty),*) => {
+        $(impl fmt::Display for $id {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.spell(f)
+            }
+        }
+        impl Serialize for $id {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                as_text(self, serializer)
+            }
+        })*
+    };
+}
+display_by_spelling!(Origin, EventId, OrderKey, SessionId, MessageId);
+
+/// Two lower-case hex digits a byte.
+fn write_hex<const BYTES: usize>(out: &mut impl Sink, bytes: [u8; BYTES]) -> fmt::Result {
     let digit = |half: u8| b"0123456789abcdef"[usize::from(half & 0xf)];
     let pairs = bytes.map(|byte| [digit(byte >> 4), digit(byte)]);
-    f.write_str(std::str::from_utf8(pairs.as_flattened()).map_err(|_| fmt::Error)?)
+    out.plain(pairs.as_flattened())
+}
+
+fn write_number(out: &mut impl Sink, number: u64) -> fmt::Result {
+    out.plain(itoa::Buffer::new().format(number).as_bytes())
 }
 
 /// Exactly `digits` lower-case hex digits; one text for one value, or none.
@@ -93,11 +143,11 @@ pub struct EventId {
     pub seq: u64,
 }
 
-impl fmt::Display for EventId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.origin.fmt(f)?;
-        f.write_str("#")?;
-        self.seq.fmt(f)
+impl Spell for EventId {
+    fn spell<S: Sink>(&self, out: &mut S) -> fmt::Result {
+        self.origin.spell(out)?;
+        out.plain(b"#")?;
+        write_number(out, self.seq)
     }
 }
 
@@ -128,9 +178,11 @@ pub struct OrderKey {
     pub id: EventId,
 }
 
-impl fmt::Display for OrderKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.clock, self.id)
+impl Spell for OrderKey {
+    fn spell<S: Sink>(&self, out: &mut S) -> fmt::Result {
+        write_number(out, self.clock.get())?;
+        out.plain(b":")?;
+        self.id.spell(out)
     }
 }
 
@@ -175,9 +227,9 @@ impl SessionId {
     }
 }
 
-impl fmt::Display for SessionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_hex(f, self.0.to_be_bytes())
+impl Spell for SessionId {
+    fn spell<S: Sink>(&self, out: &mut S) -> fmt::Result {
+        write_hex(out, self.0.to_be_bytes())
     }
 }
 
@@ -230,22 +282,22 @@ pub enum MessageId {
     Foreign(u128),
 }
 
-impl fmt::Display for MessageId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Spell for MessageId {
+    fn spell<S: Sink>(&self, out: &mut S) -> fmt::Result {
         match self {
             Self::Request { session, number } => {
-                f.write_str("s:")?;
-                session.fmt(f)?;
-                f.write_str(".")?;
-                number.fmt(f)
+                out.plain(b"s:")?;
+                session.spell(out)?;
+                out.plain(b".")?;
+                write_number(out, *number)
             }
             Self::Key(key) => {
-                f.write_str("k:")?;
-                f.write_str(key.as_str())
+                out.plain(b"k:")?;
+                out.chosen(key.as_str())
             }
             Self::Foreign(digest) => {
-                f.write_str("f:")?;
-                write_hex(f, digest.to_be_bytes())
+                out.plain(b"f:")?;
+                write_hex(out, digest.to_be_bytes())
             }
         }
     }
@@ -286,27 +338,37 @@ where
     deserializer.deserialize_str(Visitor(std::marker::PhantomData))
 }
 
-/// Serializes an identity as its text.
-fn as_text<S: Serializer>(id: &impl fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
-    // Room for most, so that it is made once.
-    let mut text = String::with_capacity(64);
-    write!(text, "{id}").map_err(serde::ser::Error::custom)?;
-    serializer.serialize_str(&text)
+/// Room for every identity: the longest is a client's own key, or an [`OrderKey`] of a server with a long name.
+const SPELLED_CAP_BYTES: usize = 256;
+
+/// A text on the stack.
+struct Spelled {
+    bytes: [u8; SPELLED_CAP_BYTES],
+    len: usize,
 }
 
-impl Serialize for Origin {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        as_text(self, serializer)
+impl Sink for Spelled {
+    fn plain(&mut self, ascii: &[u8]) -> fmt::Result {
+        let end = self.len + ascii.len();
+        self.bytes.get_mut(self.len..end).ok_or(fmt::Error)?.copy_from_slice(ascii);
+        self.len = end;
+        Ok(())
+    }
+    fn chosen(&mut self, text: &str) -> fmt::Result {
+        self.plain(text.as_bytes())
     }
 }
+
+/// Serializes an identity as its text.
+fn as_text<S: Serializer>(id: &impl Spell, serializer: S) -> Result<S::Ok, S::Error> {
+    let mut text = Spelled { bytes: [0; SPELLED_CAP_BYTES], len: 0 };
+    id.spell(&mut text).map_err(serde::ser::Error::custom)?;
+    serializer.serialize_str(std::str::from_utf8(&text.bytes[..text.len]).map_err(serde::ser::Error::custom)?)
+}
+
 impl<'de> Deserialize<'de> for Origin {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         from_text(deserializer)
-    }
-}
-impl Serialize for EventId {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        as_text(self, serializer)
     }
 }
 impl<'de> Deserialize<'de> for EventId {
@@ -314,29 +376,14 @@ impl<'de> Deserialize<'de> for EventId {
         from_text(deserializer)
     }
 }
-impl Serialize for OrderKey {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        as_text(self, serializer)
-    }
-}
 impl<'de> Deserialize<'de> for OrderKey {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         from_text(deserializer)
     }
 }
-impl Serialize for SessionId {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        as_text(self, serializer)
-    }
-}
 impl<'de> Deserialize<'de> for SessionId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         from_text(deserializer)
-    }
-}
-impl Serialize for MessageId {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        as_text(self, serializer)
     }
 }
 impl<'de> Deserialize<'de> for MessageId {

@@ -19,6 +19,7 @@ mod digest;
 mod envelope;
 mod event;
 mod id;
+pub mod json;
 mod machine;
 mod name;
 mod position;

@@ -84,6 +84,14 @@ impl<K> Name<K> {
         Ok(Self(Arc::from(text), PhantomData))
     }
 
+    /// Whether `text` may be a name, without making it one.
+    ///
+    /// # Errors
+    /// As [`Name::new`].
+    pub fn check(text: &str) -> Result<(), NameError> {
+        check(text)
+    }
+
     /// The name's text.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -91,7 +91,7 @@ proptest! {
         ] {
             for service in [Service::Login, Service::Publish, Service::Heartbeat] {
                 let reply = Reply {
-                    format, service: service.as_str().to_owned(), timestamp: RawTimestamp::Integer(5), clock: Some(clock),
+                    format, service: service.as_str().into(), timestamp: RawTimestamp::Integer(5), clock: Some(clock),
                     position: None, body: body.clone(),
                 };
                 prop_assert_eq!(Reply::decode(service, &reply.encode(), &LIMITS), Ok(reply));
@@ -112,7 +112,9 @@ proptest! {
         // Below 1e11 the number would be read as seconds, as the family's rule has it.
         prop_assume!(ms >= 100_000_000_000);
         let encoded = publication.encode(format);
-        prop_assert_eq!(Publication::encode_event(&event, format), Some(encoded.clone()));
+        let mut at_once = Vec::new();
+        Publication::encode_event(&event, format, &mut at_once);
+        prop_assert_eq!(&at_once, &encoded);
         prop_assert_eq!(Publication::decode(&encoded, &LIMITS), Ok(publication));
         let encoded = ReplicationEvent::encode(&event, format);
         prop_assert!(ReplicationEvent::is_ours(&encoded, &LIMITS));
@@ -307,7 +309,7 @@ fn a_page_of_history_round_trips_with_all_that_it_tells() {
     for format in [Format::Json, Format::MsgPack] {
         let reply = Reply {
             format,
-            service: "history".to_owned(),
+            service: "history".into(),
             timestamp: RawTimestamp::from(Timestamp { ms: 1 }),
             clock: Clock::new(8),
             position: None,

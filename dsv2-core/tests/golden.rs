@@ -154,7 +154,7 @@ fn frames() -> Vec<(String, Format, Vec<u8>)> {
             let with_position = matches!(body, ReplyBody::Users(_) | ReplyBody::Channels(_) | ReplyBody::History(_));
             let reply = Reply {
                 format,
-                service: service.to_owned(),
+                service: service.to_owned().into(),
                 timestamp: RawTimestamp::from(moment()),
                 clock: Some(clock(103)),
                 position: with_position.then(position),

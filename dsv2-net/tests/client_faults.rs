@@ -257,7 +257,7 @@ async fn family(name: &str) -> (String, Arc<tokio::sync::Mutex<Vec<Request>>>) {
                 let silent = matches!(&request.body, RequestBody::Publish { message, .. } if message == "lost");
                 let reply = Reply {
                     format: request.format,
-                    service: request.body.service().as_str().to_owned(),
+                    service: request.body.service().as_str().into(),
                     timestamp: RawTimestamp::Integer(1),
                     clock: Clock::new(5),
                     position: None,

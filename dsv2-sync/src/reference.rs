@@ -195,7 +195,7 @@ impl Machine for Reference {
                 let body = self.answer(now, &request, out).unwrap_or_else(ReplyBody::Failed);
                 Reply {
                     format: request.format,
-                    service: request.body.service().as_str().to_owned(),
+                    service: request.body.service().as_str().into(),
                     timestamp: request.timestamp.unwrap_or_else(|| RawTimestamp::from(timestamp)),
                     clock: Some(self.clock.tick()),
                     position: None,

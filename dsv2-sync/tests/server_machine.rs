@@ -354,7 +354,7 @@ fn a_reference_that_forgot_is_told_the_rank() {
     let answer = |body| {
         Input::Reference(Ok(Reply {
             format: Format::Json,
-            service: String::new(),
+            service: "".into(),
             timestamp: dsv2_core::RawTimestamp::from(Timestamp::default()),
             clock: None,
             position: None,

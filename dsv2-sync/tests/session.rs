@@ -96,7 +96,7 @@ impl Rig {
         (token, failure.code, failure.outcome)
     }
 
-    fn reply(&mut self, request: u64, service: &str, clock: u64, position: Option<Position>, body: ReplyBody) {
+    fn reply(&mut self, request: u64, service: &'static str, clock: u64, position: Option<Position>, body: ReplyBody) {
         let reply = Reply {
             format: Format::Json,
             service: service.into(),

@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use super::encode;
 use super::loose::Loose;
+use super::{encode_into, encoded};
 use crate::clock::Clock;
 use crate::codec::{Format, Limits};
 use crate::name::ServerName;
@@ -50,7 +50,12 @@ impl Announcement {
     /// Encodes it.
     #[must_use]
     pub fn encode(&self, format: Format) -> Vec<u8> {
-        encode(format, "election", self)
+        encoded(0, |out| self.encode_into(format, out))
+    }
+
+    /// The same, appended to `out`.
+    pub fn encode_into(&self, format: Format, out: &mut Vec<u8>) {
+        encode_into(format, "election", self, out);
     }
 
     /// Decodes an announcement of any member of the family.
@@ -77,7 +82,12 @@ impl LinkNotice {
     /// Encodes it.
     #[must_use]
     pub fn encode(&self, format: Format) -> Vec<u8> {
-        encode(format, "link", self)
+        encoded(0, |out| self.encode_into(format, out))
+    }
+
+    /// The same, appended to `out`.
+    pub fn encode_into(&self, format: Format, out: &mut Vec<u8>) {
+        encode_into(format, "link", self, out);
     }
 
     /// Decodes it.

@@ -10,6 +10,7 @@
 //! What leaves is one form only: integer milliseconds, a clock, and never a `null`.
 
 mod control;
+mod direct;
 mod history;
 mod loose;
 mod publication;
@@ -18,6 +19,7 @@ mod reply;
 mod request;
 mod service;
 mod status;
+mod strict;
 mod timestamp;
 mod value;
 
@@ -36,22 +38,27 @@ use serde::{Serialize, Serializer};
 
 use crate::codec::{Codec, Format};
 
-/// Encodes `{"service": service, "data": data}`.
-fn encode(format: Format, service: &str, data: &impl Serialize) -> Vec<u8> {
+/// Appends `{"service": service, "data": data}` to `out`.
+fn encode_into(format: Format, service: &str, data: &impl Serialize, out: &mut Vec<u8>) {
     #[derive(Serialize)]
     struct Root<'a, T> {
         service: &'a str,
         data: &'a T,
     }
-    encode_flat(format, &Root { service, data }, 0)
+    encode_flat(format, &Root { service, data }, out);
 }
 
-/// Encodes a body that has no envelope, and holds a text of about so many bytes.
-fn encode_flat(format: Format, body: &impl Serialize, text_bytes: usize) -> Vec<u8> {
-    let mut out = Vec::with_capacity(text_bytes + 512);
-    let encoded = format.encode(body, &mut out);
+/// Appends a body that has no envelope.
+fn encode_flat(format: Format, body: &impl Serialize, out: &mut Vec<u8>) {
+    let encoded = format.encode(body, out);
     // Keys are texts, floats are finite, and a vector takes every write: no `Serialize` of this module fails.
     debug_assert!(encoded.is_ok(), "{encoded:?}");
+}
+
+/// What `encode` appends, in memory of its own, with room for a text of so many bytes.
+fn encoded(text_bytes: usize, encode: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text_bytes + 512);
+    encode(&mut out);
     out
 }
 
@@ -59,8 +66,9 @@ fn encode_flat(format: Format, body: &impl Serialize, text_bytes: usize) -> Vec<
 struct Data<M>(M);
 
 impl<M: SerializeMap> Data<M> {
-    fn start<S: Serializer<SerializeMap = M>>(serializer: S) -> Result<Self, S::Error> {
-        serializer.serialize_map(None).map(Self)
+    /// Where the number of fields is not told, MessagePack is written twice: it stands before the fields.
+    fn start<S: Serializer<SerializeMap = M>>(serializer: S, fields: Option<usize>) -> Result<Self, S::Error> {
+        serializer.serialize_map(fields).map(Self)
     }
 
     fn serialize_entry<T: Serialize + ?Sized>(&mut self, key: &'static str, value: &T) -> Result<(), M::Error> {

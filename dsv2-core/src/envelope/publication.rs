@@ -2,10 +2,10 @@
 
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::encode_flat;
 use super::loose::{Field, FieldError, Loose};
 use super::timestamp::RawTimestamp;
 use super::value::Value;
+use super::{direct, encode_flat, encoded, strict};
 use crate::clock::Clock;
 use crate::codec::{Format, Limits};
 use crate::event::{Event, EventBody};
@@ -112,18 +112,20 @@ impl Publication {
     /// Encodes it, flat.
     #[must_use]
     pub fn encode(&self, format: Format) -> Vec<u8> {
-        encode_flat(format, self, self.body.text().len())
+        encoded(self.body.text().len(), |out| encode_flat(format, self, out))
     }
 
-    /// Encodes an event as it is published on its topic: the same bytes as of [`Publication::of_event`], made at once.
-    /// `None` for an event that has no topic.
-    #[must_use]
-    pub fn encode_event(event: &Event, format: Format) -> Option<Vec<u8>> {
+    /// Appends an event to `out` as it is published on its topic: the same bytes as of [`Publication::of_event`], made at
+    /// once. Nothing for an event that has no topic.
+    pub fn encode_event(event: &Event, format: Format, out: &mut Vec<u8>) {
         let (user, src, message) = match &event.body {
             EventBody::Publish { user, message, .. } => (Some(user.as_str()), None, message),
             EventBody::Message { src, message, .. } => (None, Some(src.as_str()), message),
-            EventBody::UserLogin { .. } | EventBody::ChannelCreate { .. } => return None,
+            EventBody::UserLogin { .. } | EventBody::ChannelCreate { .. } => return,
         };
+        if format == Format::Json {
+            return direct::publication(event, out);
+        }
         let flat = FlatRef {
             user,
             channel: None,
@@ -137,7 +139,7 @@ impl Publication {
             seq: Some(event.id.seq),
             prev: event.prev.as_ref(),
         };
-        Some(encode_flat(format, &flat, message.len()))
+        encode_flat(format, &flat, out);
     }
 
     /// Decodes a publication of any member of the family, flat or in an envelope.
@@ -145,6 +147,10 @@ impl Publication {
     /// # Errors
     /// A text that says what is wrong; a subscriber drops such a publication, and counts it.
     pub fn decode(body: &[u8], limits: &Limits) -> Result<Self, String> {
+        strict::publication(body, limits).map_or_else(|| Self::decode_loosely(body, limits), Ok)
+    }
+
+    pub(super) fn decode_loosely(body: &[u8], limits: &Limits) -> Result<Self, String> {
         let mut loose = Loose::default();
         loose.read(body, limits).map_err(|why| why.to_string())?;
         Self::from_loose(&loose).map_err(|why| why.to_string())
@@ -152,8 +158,8 @@ impl Publication {
 
     fn from_loose(loose: &Loose<'_>) -> Field<Self> {
         let message = loose.text("message")?.to_owned();
-        let author =
-            ["src", "from", "user", "username"].into_iter().find(|field| loose.get(field).is_some()).unwrap_or("user");
+        let is_there = |field: &&str| loose.get(field).is_some_and(|value| *value != Value::Null);
+        let author = ["src", "from", "user", "username"].into_iter().find(is_there).unwrap_or("user");
         // The envelope's service does not tell: some programs wrap both sorts in `message`.
         let private = author == "src" || author == "from";
         let author = loose.text(author)?.to_owned();
@@ -189,7 +195,7 @@ fn own<T: std::str::FromStr<Err: std::fmt::Display>>(loose: &Loose<'_>, field: &
 }
 
 pub(super) fn event_id(loose: &Loose<'_>) -> Field<Option<EventId>> {
-    match (own(loose, "origin")?, loose.get("seq")) {
+    match (own(loose, "origin")?, loose.get("seq").filter(|value| **value != Value::Null)) {
         (Some(origin), Some(_)) => {
             let seq = loose.integer("seq")?.filter(|&seq| seq > 0);
             let seq = seq.ok_or(FieldError { field: "seq", why: "is not a positive integer".into() })?;

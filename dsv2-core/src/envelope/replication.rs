@@ -11,9 +11,9 @@ use super::loose::{Field, FieldError, Loose};
 use super::publication::event_id;
 use super::timestamp::RawTimestamp;
 use super::value::{KeySeed, Value};
-use super::{Data, encode_flat};
+use super::{Data, direct, encode_flat, encoded};
 use crate::clock::Clock;
-use crate::codec::{Codec, Format, Limits};
+use crate::codec::{Format, Limits};
 use crate::event::{Event, EventBody, EventKind};
 use crate::id::{EventId, Origin};
 use crate::time::Timestamp;
@@ -39,7 +39,15 @@ impl ReplicationEvent {
     /// Encodes one of our events in the form of the family, with our fields added.
     #[must_use]
     pub fn encode(event: &Event, format: Format) -> Vec<u8> {
-        encode_flat(format, &Root(event), event.body.text_bytes())
+        encoded(event.body.text_bytes(), |out| Self::encode_into(event, format, out))
+    }
+
+    /// The same, appended to `out`.
+    pub fn encode_into(event: &Event, format: Format, out: &mut Vec<u8>) {
+        match format {
+            Format::Json => direct::replication(event, out),
+            Format::MsgPack => encode_flat(format, &Root(event), out),
+        }
     }
 
     /// Whether a body is an event of ours, which carries its identity. It is much cheaper than [`ReplicationEvent::decode`],
@@ -52,9 +60,14 @@ impl ReplicationEvent {
         if body.len() > limits.body_bytes {
             return false;
         }
+        if direct::begins_as_ours(body) {
+            return true;
+        }
         let found = Cell::new(false);
-        // Where the identity is found, reading stops, which the decoder takes for an error.
-        let _stopped = Format::detect(body).map(|format| format.decode(IdentitySeed { found: &found }, body));
+        if let Some(format) = Format::detect(body) {
+            // Where the identity is found, reading stops.
+            format.glance(IdentitySeed { found: &found }, body);
+        }
         found.get()
     }
 
@@ -122,7 +135,7 @@ impl<'de> Visitor<'de> for IdentitySeed<'_> {
         let (mut has_origin, mut has_seq) = (false, false);
         while let Some(key) = map.next_key_seed(KeySeed)? {
             match &*key {
-                "origin" => has_origin = map.next_value::<Cow<'de, str>>()?.parse::<Origin>().is_ok(),
+                "origin" => has_origin = Origin::is_spelled(&map.next_value::<Cow<'de, str>>()?),
                 "seq" => has_seq = map.next_value::<u64>()? > 0,
                 _ => drop(map.next_value::<IgnoredAny>()?),
             }
@@ -140,7 +153,7 @@ struct Root<'a>(&'a Event);
 impl Serialize for Root<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let event = self.0;
-        let mut root = Data::start(serializer)?;
+        let mut root = Data::start(serializer, Some(8 + usize::from(event.prev.is_some())))?;
         root.serialize_entry("type", event.body.kind().as_str())?;
         root.serialize_entry("server_id", &event.id.origin.server)?;
         root.serialize_entry("clock", &event.clock)?;
@@ -161,7 +174,11 @@ struct Written<'a>(&'a Event);
 impl Serialize for Written<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let event = self.0;
-        let mut data = Data::start(serializer)?;
+        let fields = match &event.body {
+            EventBody::UserLogin { .. } | EventBody::ChannelCreate { .. } => 2,
+            EventBody::Publish { .. } | EventBody::Message { .. } => 6,
+        };
+        let mut data = Data::start(serializer, Some(fields))?;
         let kind = match &event.body {
             EventBody::UserLogin { user } => {
                 data.serialize_entry("user", user)?;
@@ -190,5 +207,46 @@ impl Serialize for Written<'_> {
             data.serialize_entry("type", kind)?;
         }
         data.end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::id::{IdempotencyKey, MessageId};
+
+    fn name() -> impl Strategy<Value = String> {
+        "[a-zé\" .]{1,12}".prop_filter("a name", |text| crate::UserName::new(text).is_ok())
+    }
+
+    proptest! {
+        #[test]
+        fn written_directly_it_is_what_the_serializer_makes(
+            (one, other, text) in (name(), name(), any::<String>()), kind in 0..4, (seq, clock) in (1..u64::MAX, 0..1u64 << 53),
+            ms in any::<i64>(), has_prev in any::<bool>(), key in "[ -~]{1,20}",
+        ) {
+            let (user, channel) = (one.parse().expect("a name"), other.parse().expect("a name"));
+            let body = match kind {
+                0 => EventBody::UserLogin { user },
+                1 => EventBody::ChannelCreate { channel },
+                2 => EventBody::Publish { user, channel, message: text },
+                _ => EventBody::Message { src: user, dst: other.parse().expect("a name"), message: text },
+            };
+            let id = EventId { origin: Origin { server: one.parse().expect("a name"), incarnation: 7 }, seq };
+            let event = Event {
+                prev: has_prev.then(|| id.clone()),
+                id,
+                clock: Clock::new(clock).expect("in range"),
+                message_id: MessageId::Key(IdempotencyKey::new(&key).expect("a key")),
+                timestamp: Timestamp { ms },
+                body,
+            };
+            let serialized = serde_json::to_string(&Root(&event)).expect("it serializes");
+            let written = ReplicationEvent::encode(&event, Format::Json);
+            prop_assert_eq!(direct::begins_as_ours(&written), !one.contains('"'));
+            prop_assert_eq!(String::from_utf8(written).expect("UTF-8"), serialized);
+        }
     }
 }

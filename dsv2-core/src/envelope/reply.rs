@@ -1,5 +1,7 @@
 //! Replies: strict out, and lenient in, since each member of the family says success in words of its own.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::history::HistoryPage;
@@ -9,7 +11,7 @@ use super::service::{Code, Failure, Level, Outcome, Service};
 use super::status::StatusReport;
 use super::timestamp::RawTimestamp;
 use super::value::Value;
-use super::{Data, encode};
+use super::{Data, encode_into, encoded, strict};
 use crate::clock::Clock;
 use crate::codec::{Format, Limits};
 use crate::id::{EventId, MessageId};
@@ -22,7 +24,7 @@ pub struct Reply {
     /// The serialization: the request's.
     pub format: Format,
     /// The service it answers, as the request named it.
-    pub service: String,
+    pub service: Cow<'static, str>,
     /// The request's timestamp, verbatim; else the sender's own.
     pub timestamp: RawTimestamp,
     /// The sender's logical clock. Always present in what we emit.
@@ -94,7 +96,12 @@ impl Reply {
     /// Encodes it, strictly.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        encode(self.format, &self.service, &ReplyData(self))
+        encoded(0, |out| self.encode_into(out))
+    }
+
+    /// The same, appended to `out`.
+    pub fn encode_into(&self, out: &mut Vec<u8>) {
+        encode_into(self.format, &self.service, &ReplyData(self), out);
     }
 
     /// Decodes the answer to a request for `service`, of any member of the family.
@@ -102,6 +109,10 @@ impl Reply {
     /// # Errors
     /// A text that says what is wrong. Whether the request took effect is then unknown.
     pub fn decode(service: Service, body: &[u8], limits: &Limits) -> Result<Self, String> {
+        strict::reply(service, body, limits).map_or_else(|| Self::decode_loosely(service, body, limits), Ok)
+    }
+
+    pub(super) fn decode_loosely(service: Service, body: &[u8], limits: &Limits) -> Result<Self, String> {
         let mut loose = Loose::default();
         loose.read(body, limits).map_err(|why| why.to_string())?;
         Self::from_loose(service, &loose).map_err(|why| why.to_string())
@@ -110,7 +121,7 @@ impl Reply {
     fn from_loose(service: Service, loose: &Loose<'_>) -> Field<Self> {
         Ok(Self {
             format: loose.format,
-            service: loose.service.as_deref().unwrap_or(service.as_str()).to_owned(),
+            service: loose.service.as_deref().map_or(service.as_str().into(), |name| name.to_owned().into()),
             timestamp: loose.timestamp()?.unwrap_or(RawTimestamp::Integer(0)),
             clock: loose.clock()?,
             position: loose.structure("position")?,
@@ -153,7 +164,7 @@ fn says_success(loose: &Loose<'_>) -> bool {
     by_status || loose.get("success") == Some(&Value::Bool(true))
 }
 
-fn is_success(status: &str) -> bool {
+pub(super) fn is_success(status: &str) -> bool {
     ["ok", "sucesso", "success"].iter().any(|word| status.eq_ignore_ascii_case(word))
 }
 
@@ -227,7 +238,20 @@ impl Serialize for ReplyData<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let reply = self.0;
         let service = Service::parse(&reply.service);
-        let mut data = Data::start(serializer)?;
+        let of_body = match &reply.body {
+            ReplyBody::Done(receipt) => Some(if receipt.is_some() { 5 } else { 1 }),
+            ReplyBody::Failed(_) => Some(4),
+            ReplyBody::Channels(_) => Some(2),
+            ReplyBody::History(_) => None,
+            ReplyBody::Users(_)
+            | ReplyBody::Status(_)
+            | ReplyBody::Rank(_)
+            | ReplyBody::List(_)
+            | ReplyBody::Time { .. }
+            | ReplyBody::Election => Some(1),
+        };
+        let stamps = 2 + usize::from(reply.position.is_some());
+        let mut data = Data::start(serializer, of_body.map(|fields| fields + stamps))?;
         match &reply.body {
             ReplyBody::Done(receipt) => {
                 data.serialize_entry("status", service.and_then(Service::success).unwrap_or("OK"))?;

@@ -7,7 +7,7 @@ use super::loose::{Field, FieldError, Loose};
 use super::reply::{Reply, ReplyBody};
 use super::service::{Code, Failure, Level, Service};
 use super::timestamp::RawTimestamp;
-use super::{Data, encode};
+use super::{Data, encode_into, encoded, strict};
 use crate::clock::Clock;
 use crate::codec::{Format, Limits};
 use crate::id::{IdempotencyKey, MessageId, SessionId};
@@ -147,6 +147,10 @@ impl Request {
     /// [`Refusal`] knows how to answer: in the serialization of the request, in the field where its service explains
     /// failures.
     pub fn decode(body: &[u8], limits: &Limits) -> Result<Self, Box<Refusal>> {
+        strict::request(body, limits).map_or_else(|| Self::decode_loosely(body, limits), Ok)
+    }
+
+    pub(super) fn decode_loosely(body: &[u8], limits: &Limits) -> Result<Self, Box<Refusal>> {
         let mut loose = Loose::default();
         let read = loose.read(body, limits).map_err(|why| Failure::rejected(Code::Malformed, why.to_string()));
         read.and_then(|()| Self::from_loose(&loose)).map_err(|failure| {
@@ -160,7 +164,12 @@ impl Request {
     /// Encodes it, strictly: integer milliseconds, a clock, no `null`.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        encode(self.format, self.body.service().as_str(), &RequestData(self))
+        encoded(0, |out| self.encode_into(out))
+    }
+
+    /// The same, appended to `out`.
+    pub fn encode_into(&self, out: &mut Vec<u8>) {
+        encode_into(self.format, self.body.service().as_str(), &RequestData(self), out);
     }
 
     /// The identity of the write it asks for: the client's key, else its number in the session.
@@ -294,7 +303,7 @@ impl Refusal {
     pub fn reply(&self, clock: Clock, now: Timestamp) -> Reply {
         Reply {
             format: self.format,
-            service: self.service.chars().take(64).collect(),
+            service: self.service.chars().take(64).collect::<String>().into(),
             timestamp: self.timestamp.clone().unwrap_or(RawTimestamp::from(now)),
             clock: Some(clock),
             position: None,
@@ -305,10 +314,32 @@ impl Refusal {
 
 struct RequestData<'a>(&'a Request);
 
+impl RequestData<'_> {
+    /// How many fields leave, where that is known beforehand.
+    fn fields(&self) -> Option<usize> {
+        let Request { timestamp, clock, ext, body, .. } = self.0;
+        let of_body = match body {
+            RequestBody::Login { .. } | RequestBody::Channel { .. } => 1,
+            RequestBody::Publish { .. } | RequestBody::Message { .. } => 3,
+            RequestBody::History(_) | RequestBody::Rank(_) | RequestBody::Heartbeat(_) => return None,
+            RequestBody::Users
+            | RequestBody::Channels
+            | RequestBody::Status
+            | RequestBody::List
+            | RequestBody::Clock
+            | RequestBody::Election => 0,
+        };
+        let RequestExt { id, session, number, level, position } = ext;
+        let stamps = usize::from(timestamp.is_some()) + usize::from(clock.is_some());
+        let identity = usize::from(id.is_some()) + usize::from(session.is_some()) + usize::from(number.is_some());
+        Some(of_body + stamps + identity + usize::from(level.is_some()) + usize::from(position.is_some()))
+    }
+}
+
 impl Serialize for RequestData<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let request = self.0;
-        let mut data = Data::start(serializer)?;
+        let mut data = Data::start(serializer, self.fields())?;
         match &request.body {
             RequestBody::Login { user } => data.serialize_entry("user", user)?,
             RequestBody::Channel { channel } => data.serialize_entry("channel", channel)?,

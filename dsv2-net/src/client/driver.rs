@@ -382,7 +382,7 @@ impl Driver {
         let failure = Failure::rejected(Code::BadField, "the request is larger than the connection takes");
         let reply = Reply {
             format: Format::Json,
-            service: String::new(),
+            service: "".into(),
             timestamp: RawTimestamp::Integer(0),
             clock: Some(Clock::ZERO),
             position: None,

@@ -16,7 +16,7 @@ use super::envelope::Envelope;
 pub(super) struct Route {
     broker: usize,
     connection: u64,
-    envelope: Envelope,
+    pub(super) envelope: Envelope,
 }
 
 /// One broker.
@@ -83,9 +83,9 @@ impl Brokers {
 
     /// Answers a request, if the connection that it came on is still there. Where it is not, the client asks again,
     /// elsewhere perhaps, and is recognised.
-    pub(super) fn answer(&mut self, to: &Route, body: &[u8]) {
+    pub(super) fn answer(&mut self, to: &Route, answer: Message) {
         if self.sides[to.broker].connection == to.connection {
-            self.send(to.broker, to.envelope.wrap(body));
+            self.send(to.broker, answer);
         }
     }
 

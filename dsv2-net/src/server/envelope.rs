@@ -24,6 +24,11 @@ impl Envelope {
         Message::from_wire(self.0.clone()).split_first().0
     }
 
+    /// The frames themselves.
+    pub(crate) fn frames(&self) -> &Bytes {
+        &self.0
+    }
+
     /// The answer `[frames…, "", body]`.
     pub(crate) fn wrap(&self, body: &[u8]) -> Message {
         Message::behind(&self.0, body)

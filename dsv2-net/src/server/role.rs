@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use bytes::Bytes;
 use dsv2_core::{
     Announcement, Limits as BodyLimits, LinkNotice, Machine as _, ReplicationEvent, Reply, ReplyBody, Request, Topic,
 };
@@ -23,10 +22,13 @@ use crate::endpoint::Endpoint;
 use crate::engine::{PeerId, Router, RouterEvent};
 use crate::port::{PortError, PortEvent, PortLimits, Ports, SocketKind};
 use crate::time::Clocks;
-use crate::zmtp::Message;
+use crate::zmtp::{Message, Press};
 
 /// How long an answer may wait for room on a full disk, before its client is told that the outcome is unknown.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How many inputs one turn takes while more are there: the disk and the clients work on one turn while the next is made.
+const TURN_CAP: usize = 256;
 
 /// Runs a server until it is stopped, or must not run.
 pub(super) async fn run(
@@ -46,11 +48,21 @@ enum Route {
     Accepted(PeerId, Envelope),
 }
 
+impl Route {
+    fn envelope(&self) -> &Envelope {
+        match self {
+            Self::Broker(route) => &route.envelope,
+            Self::Accepted(_, envelope) => envelope,
+        }
+    }
+}
+
 /// Something to send, already encoded.
 enum Out {
     /// An answer, and its frame without content, to answer otherwise if it has to wait too long.
-    Reply(Route, Bytes, Box<Reply>),
-    Publish(Vec<Message>),
+    Reply(Route, Message, Box<Reply>),
+    /// A publication on its own topic and one on `replication`, where it has them.
+    Publish([Option<Message>; 2]),
     Link(Vec<LinkId>, Message),
     Note(dsv2_sync::server::Note),
     Drained,
@@ -78,6 +90,9 @@ struct Life {
     next_accepted: u64,
     inputs: Vec<Input>,
     effects: Vec<Effect>,
+    /// One body at a time, before it becomes a message.
+    scratch: Vec<u8>,
+    press: Press,
     drained: bool,
     fatal: Option<String>,
     inboxes: Option<Inboxes>,
@@ -129,6 +144,8 @@ impl Life {
             next_accepted: 0,
             inputs: vec![Input::Wake],
             effects: Vec::new(),
+            scratch: Vec::new(),
+            press: Press::default(),
             drained: false,
             fatal: None,
             inboxes: Some(Inboxes { reports, links, answers }),
@@ -165,6 +182,12 @@ impl Life {
                     for (broker, event) in asked.drain(..) {
                         if let Some((route, body)) = self.brokers.take(broker, event) {
                             self.request(Route::Broker(route), &body);
+                        }
+                        if self.inputs.len() >= TURN_CAP {
+                            self.turn();
+                            while let Ok(report) = inboxes.reports.try_recv() {
+                                self.reported(report);
+                            }
                         }
                     }
                 }
@@ -248,14 +271,17 @@ impl Life {
     fn prepare(&mut self, effect: Effect) -> Option<Out> {
         match effect {
             Effect::Reply { to, mut reply, .. } => self.routes.remove(&to).map(|route| {
-                let body = reply.encode().into();
+                let answer = self.encode(&route, &reply);
                 reply.body = ReplyBody::Election;
-                Out::Reply(route, body, reply)
+                Out::Reply(route, answer, reply)
             }),
             Effect::Publish(outgoing) => {
-                let frames = outgoing.frames(self.options.format);
-                let message = |(topic, body): (Topic, Vec<u8>)| Message::from([topic.as_str().as_bytes(), &body]);
-                Some(Out::Publish(frames.into_iter().map(message).collect()))
+                let (format, body) = (self.options.format, &mut self.scratch);
+                let topic = outgoing.publication(format, body);
+                let publication = topic.map(|topic| self.press.message([topic.as_str().as_bytes(), body]));
+                let topic = outgoing.replication(format, body);
+                let replication = topic.map(|topic| self.press.message([topic.as_str().as_bytes(), body]));
+                Some(Out::Publish([publication, replication]))
             }
             Effect::Link { to, message, .. } => Some(Out::Link(to, Message::single(&message.encode()))),
             Effect::Log(note) => Some(Out::Note(note)),
@@ -289,14 +315,20 @@ impl Life {
         }
     }
 
+    fn encode(&mut self, route: &Route, reply: &Reply) -> Message {
+        self.scratch.clear();
+        reply.encode_into(&mut self.scratch);
+        self.press.behind(route.envelope().frames(), &self.scratch)
+    }
+
     fn carry_out(&mut self, out: Out) {
         match out {
-            Out::Reply(Route::Broker(route), body, _) => self.brokers.answer(&route, &body),
-            Out::Reply(Route::Accepted(peer, envelope), body, _) => {
-                let _gone = self.router.send(peer, &envelope.wrap(&body)).is_err();
+            Out::Reply(Route::Broker(route), answer, _) => self.brokers.answer(&route, answer),
+            Out::Reply(Route::Accepted(peer, _), answer, _) => {
+                let _gone = self.router.send(peer, &answer).is_err();
             }
             Out::Publish(messages) => {
-                for message in messages {
+                for message in messages.into_iter().flatten() {
                     for publisher in self.publishers.iter_mut() {
                         // Subscribers repair what they miss from the history.
                         let _down = publisher.send(message.clone()).is_err();
@@ -428,7 +460,8 @@ impl Life {
         for out in self.lanes.pick(|out| matches!(out, Out::Reply(..))) {
             let Out::Reply(route, _, mut reply) = out else { continue };
             self.machine.stop_waiting(&mut reply);
-            self.carry_out(Out::Reply(route, reply.encode().into(), reply));
+            let answer = self.encode(&route, &reply);
+            self.carry_out(Out::Reply(route, answer, reply));
         }
     }
 

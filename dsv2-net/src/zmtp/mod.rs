@@ -20,6 +20,8 @@ mod error;
 mod frame;
 mod greeting;
 mod message;
+#[cfg(feature = "cluster")]
+mod press;
 mod socket_type;
 
 pub use batch::{Batch, Item};
@@ -29,4 +31,6 @@ pub use error::ZmtpError;
 pub use frame::{FrameHeader, MAX_HEADER_BYTES};
 pub use greeting::{GREETING_BYTES, Greeting};
 pub use message::{Frames, Message, MessageBuilder};
+#[cfg(feature = "cluster")]
+pub(crate) use press::Press;
 pub use socket_type::SocketType;

@@ -1,75 +1,8 @@
-//! The little JSON that lines need: written without intermediate values, read without copies.
+//! The little JSON that lines need, read without copies.
 
 use std::borrow::Cow;
 
-/// Appends a number in decimal.
-pub(crate) fn push_number(out: &mut Vec<u8>, mut value: u64) {
-    let mut digits = [0u8; 20];
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (value % 10) as u8;
-        value /= 10;
-        if value == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[at..]);
-}
-
-/// Appends a signed number in decimal.
-pub(crate) fn push_signed(out: &mut Vec<u8>, value: i64) {
-    if value < 0 {
-        out.push(b'-');
-    }
-    push_number(out, value.unsigned_abs());
-}
-
-/// Appends the low `digits` hex digits of a number, with leading zeros.
-pub(crate) fn push_hex(out: &mut Vec<u8>, value: u128, digits: u32) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    out.extend((0..digits).rev().map(|place| DIGITS[(value >> (4 * place) & 15) as usize]));
-}
-
-/// Appends a string with its quotes.
-pub(crate) fn push_string(out: &mut Vec<u8>, text: &str) {
-    out.push(b'"');
-    push_escaped(out, text);
-    out.push(b'"');
-}
-
-/// Appends a string's characters, escaped where JSON demands it: RFC 8259, section 7.
-pub(crate) fn push_escaped(out: &mut Vec<u8>, text: &str) {
-    let mut rest = text.as_bytes();
-    loop {
-        let (plain, special) = rest.split_at(plain_len(rest));
-        out.extend_from_slice(plain);
-        let Some((&byte, after)) = special.split_first() else { return };
-        match byte {
-            b'"' => out.extend_from_slice(b"\\\""),
-            b'\\' => out.extend_from_slice(b"\\\\"),
-            b'\n' => out.extend_from_slice(b"\\n"),
-            b'\r' => out.extend_from_slice(b"\\r"),
-            b'\t' => out.extend_from_slice(b"\\t"),
-            _ => {
-                out.extend_from_slice(b"\\u");
-                push_hex(out, u128::from(byte), 4);
-            }
-        }
-        rest = after;
-    }
-}
-
-/// How many bytes at the start stand for themselves in a JSON string. Blocks of fixed size, each looked at as a whole,
-/// are what compilers turn into vector instructions.
-fn plain_len(bytes: &[u8]) -> usize {
-    const BLOCK: usize = 32;
-    let is_special = |byte: u8| (byte < 0x20) | (byte == b'"') | (byte == b'\\');
-    let is_plain = |block: &&[u8; BLOCK]| !block.iter().fold(false, |special, &byte| special | is_special(byte));
-    let blocks = bytes.as_chunks().0.iter().take_while(is_plain).count();
-    let rest = &bytes[blocks * BLOCK..];
-    blocks * BLOCK + rest.iter().position(|&byte| is_special(byte)).unwrap_or(rest.len())
-}
+use dsv2_core::json::plain_len;
 
 /// A place in a text that is being taken apart. A method that returns `None` may have moved on: give up then, except
 /// after [`Cursor::literal`].
@@ -172,6 +105,7 @@ impl<'a> Cursor<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use dsv2_core::json::{push_hex, push_number, push_signed, push_string};
     use proptest::prelude::*;
 
     proptest! {

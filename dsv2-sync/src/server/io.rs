@@ -246,23 +246,33 @@ pub enum Outgoing {
 }
 
 impl Outgoing {
-    /// The frames to publish, `[topic, body]` each, in the serialization `format`.
-    #[must_use]
-    pub fn frames(&self, format: dsv2_core::Format) -> Vec<(Topic, Vec<u8>)> {
-        let replication = match self {
-            Self::Event(event) => Some((Topic::Replication, ReplicationEvent::encode(event, format))),
-            Self::Announcement(_) | Self::LinkNotice(_) => None,
-        };
-        self.frame(format).into_iter().chain(replication).collect()
+    /// What is published besides the event on `replication`: its topic, and its body in `body`, which is overwritten.
+    /// Nothing for an event that has no topic of its own.
+    pub fn publication(&self, format: dsv2_core::Format, body: &mut Vec<u8>) -> Option<Topic> {
+        body.clear();
+        match self {
+            Self::Event(event) => {
+                let topic = event.body.topic()?;
+                dsv2_core::Publication::encode_event(event, format, body);
+                Some(topic)
+            }
+            Self::Announcement(announcement) => {
+                announcement.encode_into(format, body);
+                Some(Topic::Servers)
+            }
+            Self::LinkNotice(notice) => {
+                notice.encode_into(format, body);
+                Some(Topic::Links)
+            }
+        }
     }
 
-    /// The one without that on `replication`; none for an event that has no topic of its own.
-    pub(crate) fn frame(&self, format: dsv2_core::Format) -> Option<(Topic, Vec<u8>)> {
-        match self {
-            Self::Event(event) => Some((event.body.topic()?, dsv2_core::Publication::encode_event(event, format)?)),
-            Self::Announcement(announcement) => Some((Topic::Servers, announcement.encode(format))),
-            Self::LinkNotice(notice) => Some((Topic::Links, notice.encode(format))),
-        }
+    /// The event on `replication`, if it is one; in `body`, which is overwritten.
+    pub fn replication(&self, format: dsv2_core::Format, body: &mut Vec<u8>) -> Option<Topic> {
+        body.clear();
+        let Self::Event(event) = self else { return None };
+        ReplicationEvent::encode_into(event, format, body);
+        Some(Topic::Replication)
     }
 }
 

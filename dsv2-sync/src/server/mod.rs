@@ -258,7 +258,7 @@ impl Server {
     fn reply_to(&mut self, now: Now, request: &Request, body: ReplyBody, with_position: bool) -> Reply {
         Reply {
             format: request.format,
-            service: request.body.service().as_str().to_owned(),
+            service: request.body.service().as_str().into(),
             timestamp: request.timestamp.clone().unwrap_or_else(|| RawTimestamp::from(self.wall_now(now).timestamp())),
             clock: None,
             position: with_position.then(|| self.visible().clone()),

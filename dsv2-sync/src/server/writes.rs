@@ -89,8 +89,8 @@ impl Server {
     ///
     /// First it is seen whether it was carried out before: whoever asks again is never told that nothing happened where it
     /// did, however this server is by now.
-    pub(super) fn write(&mut self, now: Now, to: ReplyTo, request: Box<Request>, out: &mut Vec<Effect>) {
-        let body = match self.check_level(&request).and_then(|()| self.judge(&request)) {
+    pub(super) fn write(&mut self, now: Now, to: ReplyTo, mut request: Box<Request>, out: &mut Vec<Effect>) {
+        let body = match self.check_level(&request).and_then(|()| self.judge(&mut request)) {
             Ok(Verdict::Write(body)) => body,
             Ok(Verdict::Known(event, id)) => return self.acknowledge(now, to, request, event, id, out),
             Err(failure) => {
@@ -156,13 +156,13 @@ impl Server {
         self.check_store()
     }
 
-    /// What a valid write asks for: an event, or something that exists already.
-    fn judge(&self, request: &Request) -> Result<Verdict, Failure> {
+    /// What a valid write asks for: an event, which takes the text, or something that exists already.
+    fn judge(&self, request: &mut Request) -> Result<Verdict, Failure> {
         let unknown_user = |name: &str| Failure::rejected(Code::UnknownUser, format!("user {name:?} is not known"));
         let taken = |name: &str, kind| Failure::rejected(Code::NameTaken, format!("{name:?} is a {kind}"));
         let known = |creation: &Creation| Verdict::Known(creation.key.id.clone(), creation.id.clone());
         let state = &self.state;
-        Ok(match &request.body {
+        Ok(match &mut request.body {
             RequestBody::Login { user } => match (state.user(user.as_str()), state.channel(user.as_str())) {
                 (Some(creation), _) => known(creation),
                 (None, Some(_)) => return Err(taken(user.as_str(), "channel")),
@@ -183,15 +183,19 @@ impl Server {
                 Verdict::Write(EventBody::Publish {
                     user: user.clone(),
                     channel: channel.clone(),
-                    message: message.clone(),
+                    message: std::mem::take(message),
                 })
             }
             RequestBody::Message { src, dst, message } => {
                 self.check_text(message)?;
-                for name in [src, dst] {
+                for name in [&*src, &*dst] {
                     state.user(name.as_str()).ok_or_else(|| unknown_user(name.as_str()))?;
                 }
-                Verdict::Write(EventBody::Message { src: src.clone(), dst: dst.clone(), message: message.clone() })
+                Verdict::Write(EventBody::Message {
+                    src: src.clone(),
+                    dst: dst.clone(),
+                    message: std::mem::take(message),
+                })
             }
             _ => return Err(Failure::rejected(Code::UnknownService, "this service writes nothing")),
         })

@@ -313,7 +313,8 @@ impl World {
         }
         let format = if server.is_multiple_of(2) { dsv2_core::Format::Json } else { dsv2_core::Format::MsgPack };
         // Nobody here listens to `replication`: servers of ours get events on their links.
-        if let Some((topic, body)) = outgoing.frame(format) {
+        let mut body = Vec::new();
+        if let Some(topic) = outgoing.publication(format, &mut body) {
             self.tell(7, || format!("s{server}"), || format!("publishes on {:?}", topic.as_str()));
             for proxy in 0..self.proxies.len() {
                 let at_us = self.arrival(self.nodes[server].published[proxy], 0);

@@ -175,7 +175,7 @@ impl Cluster {
         let clock: Clock = server.clock.tick();
         let reply = Reply {
             format: request.format,
-            service: request.body.service().as_str().to_owned(),
+            service: request.body.service().as_str().into(),
             timestamp: RawTimestamp::from(timestamp),
             clock: Some(clock),
             position: Some(server.position.clone()).filter(|position| !position.is_empty()),
