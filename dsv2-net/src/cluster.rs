@@ -185,13 +185,13 @@ impl Cluster {
         let wanted = Plan::new(&options)?;
         let broker = BrokerConfig {
             clients: vec![wanted.part(0, "clients")?],
-            servers: vec![wanted.part(1, "servers")?],
+            servers: wanted.shared(1, "servers")?,
             ..BrokerConfig::default()
         };
         let broker = Broker::bind(broker, Arc::new(EnvelopeRefuser::default())).await?;
         let proxy = ProxyConfig {
-            publishers: vec![wanted.part(2, "publishers")?],
-            subscribers: vec![wanted.part(3, "subscribers")?],
+            publishers: wanted.shared(2, "publishers")?,
+            subscribers: wanted.shared(3, "subscribers")?,
             ..ProxyConfig::default()
         };
         let proxy = Proxy::bind(proxy).await?;
@@ -214,9 +214,9 @@ impl Cluster {
         for index in 0..options.servers {
             let mut server = ServerOptions::new(server_name(index)?);
             server.voters = (0..options.servers).map(server_name).collect::<Result<_, _>>()?;
-            server.brokers = vec![endpoints.servers.clone()];
-            server.publish = vec![endpoints.publishers.clone()];
-            server.subscribe = vec![endpoints.subscribers.clone()];
+            server.brokers = vec![wanted.inner("servers")];
+            server.publish = vec![wanted.inner("publishers")];
+            server.subscribe = vec![wanted.inner("subscribers")];
             server.reference = endpoints.reference.clone();
             server.link = wanted.part(5 + index, &format!("link{}", index + 1))?;
             server.data = options.data.as_ref().map(|dir| dir.join(server.name.as_str()));
@@ -328,9 +328,21 @@ impl Plan {
         Ok(Self { place: options.place.clone(), cluster: random_u64()? })
     }
 
+    /// A name within the process.
+    fn inner(&self, name: &str) -> Endpoint {
+        Endpoint::memory(format!("cluster-{:016x}/{name}", self.cluster))
+    }
+
+    /// Where others reach a part, and last where the cluster's own servers do: between two tasks of one process no system
+    /// call has to stand.
+    fn shared(&self, offset: usize, name: &str) -> Result<Vec<Endpoint>, ClusterError> {
+        let (outer, inner) = (self.part(offset, name)?, self.inner(name));
+        Ok(if outer == inner { vec![inner] } else { vec![outer, inner] })
+    }
+
     fn part(&self, offset: usize, name: &str) -> Result<Endpoint, ClusterError> {
         match &self.place {
-            Place::Memory => Ok(Endpoint::memory(format!("cluster-{:016x}/{name}", self.cluster))),
+            Place::Memory => Ok(self.inner(name)),
             Place::Tcp { host, base_port: 0 } => Ok(Endpoint::tcp(host.clone(), 0)),
             Place::Tcp { host, base_port } => {
                 let port = usize::from(*base_port) + offset;

@@ -18,7 +18,7 @@ use super::subscription::{Consumer, Established, Item};
 use super::{ClientState, DrainReport};
 use crate::port::{PortError, PortEvent, SendError};
 use crate::time::Clocks;
-use crate::zmtp::Message;
+use crate::zmtp::{Message, Press};
 pub(super) use answers::Answerer;
 use answers::Answers;
 use notes::log;
@@ -63,6 +63,7 @@ pub(super) struct Driver {
     effects: Vec<Effect>,
     /// Memory for effects while others are carried out.
     spare: Vec<Effect>,
+    press: Press,
     /// Messages that found no room in the port.
     outgoing: VecDeque<Message>,
     state: watch::Sender<ClientState>,
@@ -122,6 +123,7 @@ impl Driver {
             wake: Arc::default(),
             effects: Vec::new(),
             spare: Vec::new(),
+            press: Press::default(),
             outgoing: VecDeque::new(),
             state,
             end,
@@ -343,7 +345,7 @@ impl Driver {
     fn carry_out_one(&mut self, effect: Effect) {
         match effect {
             Effect::Send { request, body } => {
-                let message = Message::from_frames([&request.to_be_bytes()[..], b"", &body]);
+                let message = self.press.message([&request.to_be_bytes()[..], b"", &body]);
                 self.outgoing.push_back(message);
                 self.flush_outgoing();
             }

@@ -16,7 +16,8 @@ use tokio::time::{Instant, sleep_until};
 use super::brokers::{self, Brokers};
 use super::envelope::Envelope;
 use super::links::{Dialled, LinkEvent};
-use super::{ServerError, ServerOptions, log, machine, reference};
+use super::log::Log;
+use super::{ServerError, ServerOptions, machine, reference};
 use crate::driver::{Report, Storage};
 use crate::endpoint::Endpoint;
 use crate::engine::{PeerId, Router, RouterEvent};
@@ -90,6 +91,7 @@ struct Life {
     next_accepted: u64,
     inputs: Vec<Input>,
     effects: Vec<Effect>,
+    log: Log,
     /// One body at a time, before it becomes a message.
     scratch: Vec<u8>,
     press: Press,
@@ -144,6 +146,7 @@ impl Life {
             next_accepted: 0,
             inputs: vec![Input::Wake],
             effects: Vec::new(),
+            log: Log::new(options.name.clone()),
             scratch: Vec::new(),
             press: Press::default(),
             drained: false,
@@ -160,6 +163,7 @@ impl Life {
         loop {
             self.turn();
             self.lose_patience();
+            self.log.tell_due();
             if let Some(why) = self.fatal.take() {
                 return Err(ServerError::Fatal(why));
             }
@@ -167,7 +171,7 @@ impl Life {
                 return self.end().await;
             }
             let wake_at = self.clocks.at(self.machine.deadline());
-            let wake_at = drain_by.into_iter().chain(self.patience).fold(wake_at, Instant::min);
+            let wake_at = drain_by.into_iter().chain(self.patience).chain(self.log.due()).fold(wake_at, Instant::min);
             let closed = |error: PortError| ServerError::Fatal(error.to_string());
             tokio::select! {
                 report = inboxes.reports.recv() => {
@@ -346,7 +350,7 @@ impl Life {
                     }
                 }
             }
-            Out::Note(note) => log::write(&self.options.name, &note),
+            Out::Note(note) => self.log.note(note),
             Out::Drained => self.drained = true,
         }
     }
@@ -467,6 +471,7 @@ impl Life {
 
     async fn end(mut self) -> Result<(), ServerError> {
         let patience = Duration::from_secs(1);
+        self.log.tell();
         self.brokers.drain(patience).await;
         self.publishers.drain(patience).await;
         if let Some(mut store) = self.storage.stop().await {

@@ -20,7 +20,6 @@ mod error;
 mod frame;
 mod greeting;
 mod message;
-#[cfg(feature = "cluster")]
 mod press;
 mod socket_type;
 
@@ -31,6 +30,5 @@ pub use error::ZmtpError;
 pub use frame::{FrameHeader, MAX_HEADER_BYTES};
 pub use greeting::{GREETING_BYTES, Greeting};
 pub use message::{Frames, Message, MessageBuilder};
-#[cfg(feature = "cluster")]
 pub(crate) use press::Press;
 pub use socket_type::SocketType;

@@ -24,7 +24,8 @@ impl Press {
         self.take()
     }
 
-    /// A message of frames as [`Message::split_delimited`] gave them, and a last one.
+    /// A message of frames as `Message::split_delimited` gave them, and a last one.
+    #[cfg(feature = "cluster")]
     pub(crate) fn behind(&mut self, frames: &Bytes, last: &[u8]) -> Message {
         self.reserve(frames.len() + encoded_len(last.len()));
         self.piece.extend_from_slice(frames);
