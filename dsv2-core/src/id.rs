@@ -63,7 +63,7 @@ impl Origin {
     fn parts(text: &str) -> Option<(&str, u64)> {
         // The number's length is known: there is nothing to search for.
         let (server, rest) = text.split_at_checked(text.len().checked_sub(17)?)?;
-        Some((server, hex(rest.strip_prefix('/')?, 16)? as u64))
+        Some((server, hex(rest.strip_prefix('/')?.as_bytes().try_into().ok()?)?))
     }
 
     /// Whether a text is one of an origin.
@@ -122,14 +122,32 @@ fn write_number(out: &mut impl Sink, number: u64) -> fmt::Result {
     out.plain(itoa::Buffer::new().format(number).as_bytes())
 }
 
-/// Exactly `digits` lower-case hex digits; one text for one value, or none.
-fn hex(text: &str, digits: usize) -> Option<u128> {
-    let append = |value: u128, digit: u8| match digit {
-        b'0'..=b'9' => Some(value << 4 | u128::from(digit - b'0')),
-        b'a'..=b'f' => Some(value << 4 | u128::from(digit - b'a' + 10)),
-        _ => None,
-    };
-    if text.len() == digits { text.bytes().try_fold(0, append) } else { None }
+/// The value of each lower-case hex digit; 16 for every other byte.
+const HEX_DIGITS: [u8; 256] = {
+    let (mut values, mut digit) = ([16; 256], 0);
+    while digit < 16 {
+        values[b"0123456789abcdef"[digit] as usize] = digit as u8;
+        digit += 1;
+    }
+    values
+};
+
+/// Exactly 16 lower-case hex digits; one text for one value, or none.
+fn hex(text: &[u8; 16]) -> Option<u64> {
+    let (mut value, mut seen) = (0u64, 0u8);
+    for &byte in text {
+        let digit = HEX_DIGITS[usize::from(byte)];
+        seen |= digit;
+        value = value << 4 | u64::from(digit & 15);
+    }
+    (seen < 16).then_some(value)
+}
+
+/// Exactly 32 of them.
+fn long_hex(text: &str) -> Option<u128> {
+    let [high, low] = text.as_bytes().as_chunks().0 else { return None };
+    let value = u128::from(hex(high)?) << 64 | u128::from(hex(low)?);
+    (text.len() == 32).then_some(value)
 }
 
 /// An event's identity: its origin, and its number there. Numbers start at 1 and have no gaps.
@@ -236,7 +254,7 @@ impl Spell for SessionId {
 impl FromStr for SessionId {
     type Err = IdError;
     fn from_str(text: &str) -> Result<Self, IdError> {
-        hex(text, 32).map(Self).ok_or(IdError::Form("32 hex digits"))
+        long_hex(text).map(Self).ok_or(IdError::Form("32 hex digits"))
     }
 }
 
@@ -314,7 +332,7 @@ impl FromStr for MessageId {
                 Ok(Self::Request { session: session.parse()?, number })
             }
             ("k:", key) => IdempotencyKey::new(key).map(Self::Key),
-            ("f:", digest) => hex(digest, 32).map(Self::Foreign).ok_or_else(form),
+            ("f:", digest) => long_hex(digest).map(Self::Foreign).ok_or_else(form),
             _ => Err(form()),
         }
     }

@@ -11,7 +11,7 @@ use super::service::{Code, Failure, Level, Outcome, Service};
 use super::status::StatusReport;
 use super::timestamp::RawTimestamp;
 use super::value::Value;
-use super::{Data, encode_into, encoded, strict};
+use super::{Data, direct, encode_into, encoded, strict};
 use crate::clock::Clock;
 use crate::codec::{Format, Limits};
 use crate::id::{EventId, MessageId};
@@ -101,7 +101,9 @@ impl Reply {
 
     /// The same, appended to `out`.
     pub fn encode_into(&self, out: &mut Vec<u8>) {
-        encode_into(self.format, &self.service, &ReplyData(self), out);
+        if self.format != Format::Json || !direct::reply(self, out) {
+            encode_into(self.format, &self.service, &ReplyData(self), out);
+        }
     }
 
     /// Decodes the answer to a request for `service`, of any member of the family.
@@ -232,7 +234,7 @@ fn time(loose: &Loose<'_>) -> Field<ReplyBody> {
     Ok(ReplyBody::Time { wall, resolution_us })
 }
 
-struct ReplyData<'a>(&'a Reply);
+pub(super) struct ReplyData<'a>(pub(super) &'a Reply);
 
 impl Serialize for ReplyData<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

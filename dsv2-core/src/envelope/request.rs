@@ -7,7 +7,7 @@ use super::loose::{Field, FieldError, Loose};
 use super::reply::{Reply, ReplyBody};
 use super::service::{Code, Failure, Level, Service};
 use super::timestamp::RawTimestamp;
-use super::{Data, encode_into, encoded, strict};
+use super::{Data, direct, encode_into, encoded, strict};
 use crate::clock::Clock;
 use crate::codec::{Format, Limits};
 use crate::id::{IdempotencyKey, MessageId, SessionId};
@@ -169,7 +169,9 @@ impl Request {
 
     /// The same, appended to `out`.
     pub fn encode_into(&self, out: &mut Vec<u8>) {
-        encode_into(self.format, self.body.service().as_str(), &RequestData(self), out);
+        if self.format != Format::Json || !direct::request(self, out) {
+            encode_into(self.format, self.body.service().as_str(), &RequestData(self), out);
+        }
     }
 
     /// The identity of the write it asks for: the client's key, else its number in the session.
@@ -312,7 +314,7 @@ impl Refusal {
     }
 }
 
-struct RequestData<'a>(&'a Request);
+pub(super) struct RequestData<'a>(pub(super) &'a Request);
 
 impl RequestData<'_> {
     /// How many fields leave, where that is known beforehand.
