@@ -75,14 +75,14 @@ fn publish(format: Format, number: u64) -> Request {
 
 #[library_benchmark]
 #[bench::json(args = (publish(Format::Json, 42)), config = counted(184_491))]
-#[bench::msgpack(args = (publish(Format::MsgPack, 42)), config = counted(173_483))]
+#[bench::msgpack(args = (publish(Format::MsgPack, 42)), config = counted(174_091))]
 fn encode_request(request: Request) {
     repeat(|| black_box(&request).encode());
 }
 
 #[library_benchmark]
-#[bench::json(args = (publish(Format::Json, 42).encode()), config = counted(723_822))]
-#[bench::msgpack(args = (publish(Format::MsgPack, 42).encode()), config = counted(461_922))]
+#[bench::json(args = (publish(Format::Json, 42).encode()), config = counted(370_922))]
+#[bench::msgpack(args = (publish(Format::MsgPack, 42).encode()), config = counted(265_722))]
 fn decode_request(body: Vec<u8>) {
     repeat(|| Request::decode(black_box(&body), &Limits::default()).expect("our own bytes"));
 }
@@ -94,21 +94,21 @@ fn published(event: &Event, format: Format) -> Vec<u8> {
 }
 
 #[library_benchmark]
-#[bench::json(args = (event(42), Format::Json), config = counted(196_790))]
+#[bench::json(args = (event(42), Format::Json), config = counted(198_390))]
 #[bench::msgpack(args = (event(42), Format::MsgPack), config = counted(221_990))]
 fn encode_publication(event: Event, format: Format) {
     repeat(|| published(black_box(&event), format));
 }
 
 #[library_benchmark]
-#[bench::json(args = (published(&event(42), Format::Json)), config = counted(750_822))]
-#[bench::msgpack(args = (published(&event(42), Format::MsgPack)), config = counted(494_022))]
+#[bench::json(args = (published(&event(42), Format::Json)), config = counted(447_822))]
+#[bench::msgpack(args = (published(&event(42), Format::MsgPack)), config = counted(343_222))]
 fn decode_publication(body: Vec<u8>) {
     repeat(|| Publication::decode(black_box(&body), &Limits::default()).expect("our own bytes"));
 }
 
 #[library_benchmark]
-#[bench::json(args = (event(42), Format::Json), config = counted(293_292))]
+#[bench::json(args = (event(42), Format::Json), config = counted(294_892))]
 #[bench::msgpack(args = (event(42), Format::MsgPack), config = counted(306_592))]
 fn encode_replication(event: Event, format: Format) {
     repeat(|| ReplicationEvent::encode(black_box(&event), format));
@@ -152,7 +152,7 @@ fn subscriptions(mode: MatchMode) -> (Subscriptions, Vec<String>) {
 
 // Who wants each of 1,000 publications, among 10,000 topics.
 #[library_benchmark]
-#[bench::exact(args = (subscriptions(MatchMode::Exact)), config = counted(413_850))]
+#[bench::exact(args = (subscriptions(MatchMode::Exact)), config = counted(413_629))]
 #[bench::prefix(args = (subscriptions(MatchMode::Prefix)), config = counted(750_139))]
 fn match_topics((mut index, topics): (Subscriptions, Vec<String>)) -> Subscriptions {
     for topic in &topics {
@@ -203,7 +203,7 @@ fn save(server: &mut Server, effects: &mut Vec<Effect>) {
 // What a server does for 1,000 publications that arrive together, but for its sockets and its disk: requests are decoded
 // and decided, answers and publications encoded.
 #[library_benchmark]
-#[bench::turn(args = (server()), config = counted(34_795_708))]
+#[bench::turn(args = (server()), config = counted(32_866_462))]
 fn serve_publications((mut server, requests): (Server, Vec<Vec<u8>>)) -> Server {
     let now = Now { mono: Mono::from_ms(1), wall: Wall { us: 1_795_407_353_924_000 } };
     let mut effects = Vec::new();
@@ -248,7 +248,7 @@ fn reply() -> Vec<u8> {
 }
 
 #[library_benchmark]
-#[bench::msgpack(args = (reply()), config = counted(419_393))]
+#[bench::msgpack(args = (reply()), config = counted(240_993))]
 fn decode_reply(body: Vec<u8>) {
     repeat(|| Reply::decode(Service::Publish, black_box(&body), &Limits::default()).expect("our own bytes"));
 }

@@ -4,7 +4,6 @@
 
 mod compact;
 pub(crate) mod files;
-mod json;
 pub(crate) mod line;
 pub(crate) mod manifest;
 mod names;

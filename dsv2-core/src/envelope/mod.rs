@@ -13,6 +13,7 @@ mod control;
 mod direct;
 mod history;
 mod loose;
+mod ordered;
 mod publication;
 mod replication;
 mod reply;

@@ -25,7 +25,7 @@ use crate::position::Position;
 use crate::time::Wall;
 
 /// How deep these bodies nest: the root, `data`, `position`.
-const DEPTH: usize = 3;
+pub(super) const DEPTH: usize = 3;
 
 /// Reads a body, unless it may be beyond the limits: where it has fewer bytes than it may have values, it is within.
 fn read<'a, T: Deserialize<'a>>(body: &'a [u8], limits: &Limits) -> Option<(Format, T)> {

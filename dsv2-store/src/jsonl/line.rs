@@ -12,11 +12,10 @@
 
 use std::borrow::Cow;
 
-use dsv2_core::json::{push_escaped, push_hex, push_number, push_signed, push_string};
+use dsv2_core::json::{Cursor, push_escaped, push_hex, push_number, push_signed, push_string};
 use dsv2_core::{Clock, Event, EventBody, EventId, MessageId, Origin, Timestamp};
 use serde::Deserialize;
 
-use super::json::Cursor;
 use super::names::Interner;
 use crate::index::FeedNames;
 
