@@ -4,12 +4,13 @@
 //! channels are created by the event with the smallest key, a message is the event with the smallest key among those of
 //! one identity and content. So two servers that hold the same events are in the same state.
 
+mod identities;
 mod saved;
 
+use identities::Identities;
 pub(crate) use saved::{put, take};
 
-use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use dsv2_core::{
     ChannelName, Clock, Event, EventBody, EventId, EventKind, Feed, Floors, MessageId, OrderKey, Origin, Position,
@@ -28,8 +29,7 @@ pub struct State {
     users: BTreeMap<UserName, Creation>,
     channels: BTreeMap<ChannelName, Creation>,
     origins: Origins,
-    /// Every message by the digest of its identity. Never iterated: its order would differ from run to run.
-    messages: HashMap<u128, Known>,
+    messages: Identities,
     /// Messages that share an identity with one in `messages` and say something else.
     namesakes: BTreeMap<(u128, u64), Known>,
     /// Events whose message stands in another event with a smaller key; histories leave them out.
@@ -136,25 +136,21 @@ impl State {
         let origin = self.origins.intern(&event.id.origin);
         let is_private = event.body.kind() == EventKind::Message;
         let new = Known { content, clock: event.clock, origin, is_private, seq: event.id.seq };
-        let held = match self.messages.get_mut(&identity) {
-            None => {
-                self.messages.insert(identity, new);
-                return;
-            }
-            Some(held) if held.content == content => held,
-            Some(_) => match self.namesakes.entry((identity, content)) {
-                std::collections::btree_map::Entry::Vacant(vacant) => {
-                    vacant.insert(new);
-                    return;
-                }
-                std::collections::btree_map::Entry::Occupied(occupied) => occupied.into_mut(),
-            },
+        let Some(first) = self.messages.get(identity) else { return self.messages.insert(identity, new) };
+        let is_first = first.content == content;
+        let held = if is_first { Some(first) } else { self.namesakes.get(&(identity, content)).copied() };
+        let Some(held) = held else {
+            self.namesakes.insert((identity, content), new);
+            return;
         };
-        let held_id = self.origins.id(*held);
+        let held_id = self.origins.id(held);
         let (later, clock) = if event.key() < (OrderKey { clock: held.clock, id: held_id.clone() }) {
-            let clock = held.clock;
-            *held = new;
-            (held_id, clock)
+            if is_first {
+                self.messages.insert(identity, new);
+            } else {
+                self.namesakes.insert((identity, content), new);
+            }
+            (held_id, held.clock)
         } else {
             (event.id.clone(), event.clock)
         };
@@ -179,15 +175,13 @@ impl State {
         self.floors.merge(floors);
         let floors = self.floors;
         let stays = |known: &Known| !floors.retires(kind(known.is_private), known.clock);
-        #[allow(clippy::disallowed_methods, reason = "what is dropped does not depend on the order")]
-        self.messages.retain(|_, known| stays(known));
-        self.messages.shrink_to(2 * self.messages.len());
+        self.messages.retain(&stays);
         self.namesakes.retain(|_, known| stays(known));
         // One of an identity's messages stands in the table, whichever, as long as there is any.
-        let (messages, mut promoted) = (&mut self.messages, BTreeSet::new());
+        let mut promoted = BTreeSet::new();
         for (&(identity, content), known) in &self.namesakes {
-            if let Entry::Vacant(vacant) = messages.entry(identity) {
-                vacant.insert(*known);
+            if self.messages.get(identity).is_none() {
+                self.messages.insert(identity, *known);
                 promoted.insert((identity, content));
             }
         }
@@ -220,18 +214,18 @@ impl State {
 
     /// The clock of the event that counts instead of a twin.
     fn original(&self, twin: &Twin) -> Option<Clock> {
-        let held = self.messages.get(&twin.identity).filter(|held| held.content == twin.content);
-        held.or_else(|| self.namesakes.get(&(twin.identity, twin.content))).map(|held| held.clock)
+        let held = self.messages.get(twin.identity).filter(|held| held.content == twin.content);
+        held.or_else(|| self.namesakes.get(&(twin.identity, twin.content)).copied()).map(|held| held.clock)
     }
 
     /// What is known of a message's identity and content.
     #[must_use]
     pub fn lookup(&self, id: &MessageId, body: &EventBody) -> Lookup {
         let identity = identity(id, body);
-        let Some(held) = self.messages.get(&identity) else { return Lookup::New };
+        let Some(held) = self.messages.get(identity) else { return Lookup::New };
         let content = content(body);
         if held.content == content {
-            return Lookup::Same(self.origins.id(*held));
+            return Lookup::Same(self.origins.id(held));
         }
         self.namesakes.get(&(identity, content)).map_or(Lookup::Other, |held| Lookup::Same(self.origins.id(*held)))
     }

@@ -5,10 +5,12 @@
 //! cargo run --release --manifest-path benches/peers/Cargo.toml -- systems --rounds 5
 //! ```
 //!
-//! `forwarders` replaces only what stands in the middle; `systems` measures whole systems through their usual clients.
+//! `forwarders` replaces only what stands in the middle; `systems` measures whole systems through their usual clients;
+//! `curves` tells how our own costs grow with the amount of work.
 //! Rounds are interleaved, and each begins with another system, so that a machine that slows down slows all of them.
 
 mod chart;
+mod curves;
 mod forwarders;
 mod loads;
 mod scenarios;
@@ -27,6 +29,7 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>
 const USAGE: &str = "\
 dsv2-bench-peers forwarders [--rounds N] [--only SCENARIOS] [--kinds FORWARDERS]
 dsv2-bench-peers systems    [--rounds N] [--only SCENARIOS] [--systems NAMES] [--seconds S] [--charts DIR] [--json FILE]
+dsv2-bench-peers curves     [--rounds N] [--only DIMENSIONS] [--seconds S] [--json FILE]
 dsv2-bench-peers list";
 
 fn main() -> ExitCode {
@@ -65,14 +68,17 @@ fn run(args: &[String]) -> Result<()> {
                 json: options.text("--json")?.map(Into::into),
             };
             options.end()?;
-            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-            // Interrupted, it ends what it started.
-            runtime.block_on(async {
-                tokio::select! {
-                    compared = scenarios::compare(&request) => compared,
-                    _ = tokio::signal::ctrl_c() => Err("interrupted".into()),
-                }
-            })
+            until_interrupted(scenarios::compare(&request))
+        }
+        "curves" => {
+            let request = curves::Request {
+                rounds: options.number("--rounds", 3)?,
+                seconds: options.number("--seconds", 2)? as f64,
+                only: options.text("--only")?,
+                json: options.text("--json")?.map(Into::into),
+            };
+            options.end()?;
+            until_interrupted(curves::measure(&request))
         }
         "list" => {
             scenarios::list();
@@ -80,6 +86,17 @@ fn run(args: &[String]) -> Result<()> {
         }
         _ => Err(USAGE.into()),
     }
+}
+
+/// Interrupted, a measurement ends what it started.
+fn until_interrupted(measurement: impl Future<Output = Result<()>>) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        tokio::select! {
+            measured = measurement => measured,
+            _ = tokio::signal::ctrl_c() => Err("interrupted".into()),
+        }
+    })
 }
 
 /// `--name value`, in any order.

@@ -11,7 +11,7 @@ mod seed;
 
 use std::sync::Arc;
 
-pub(crate) use dsv2::build;
+pub(crate) use dsv2::{CHANNEL, Cluster, build};
 
 use async_trait::async_trait;
 use bytes::Bytes;

@@ -20,7 +20,6 @@ mod reply;
 mod request;
 mod service;
 mod status;
-mod strict;
 mod timestamp;
 mod value;
 

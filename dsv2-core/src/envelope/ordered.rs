@@ -1,7 +1,8 @@
 //! Bodies in the very order in which ours leave: read key by key, without looking for any.
 //!
-//! The fastest of three ways. What is in another order, or has a field more, goes to [`strict`](super::strict), and what
-//! that does not take is read loosely. All three say the same of whatever they take.
+//! Most of what a server and a client read was written by this crate, and this way takes half the time of a derived
+//! structure. What is in another order, or has a field more, is read loosely, from its beginning, as the family may write
+//! it; what this way takes means the same to that one.
 
 use std::borrow::Cow;
 
@@ -17,6 +18,9 @@ use crate::json::Cursor;
 use crate::name::Name;
 use crate::position::Position;
 use crate::time::Wall;
+
+/// How deep these bodies nest: the root, `data`, `position`.
+const DEPTH: usize = 3;
 
 /// Objects, texts and numbers of one serialization. A method that returns `None` may have moved on: give up then.
 trait Reader<'a>: Sized {
@@ -193,7 +197,7 @@ impl<'a> Reader<'a> for MsgPackReader<'a> {
 macro_rules! read {
     ($body:expr, $limits:expr, $read:ident $(, $more:expr)*) => {{
         let (body, limits): (&[u8], &Limits) = ($body, $limits);
-        if body.len() > limits.body_bytes.min(limits.items) || limits.depth < super::strict::DEPTH {
+        if body.len() > limits.body_bytes.min(limits.items) || limits.depth < DEPTH {
             return None;
         }
         match Format::detect(body)? {

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use super::loose::{Field, FieldError, Loose};
 use super::timestamp::RawTimestamp;
 use super::value::Value;
-use super::{direct, encode_flat, encoded, ordered, strict};
+use super::{direct, encode_flat, encoded, ordered};
 use crate::clock::Clock;
 use crate::codec::{Format, Limits};
 use crate::event::{Event, EventBody};
@@ -147,8 +147,7 @@ impl Publication {
     /// # Errors
     /// A text that says what is wrong; a subscriber drops such a publication, and counts it.
     pub fn decode(body: &[u8], limits: &Limits) -> Result<Self, String> {
-        let ours = ordered::publication(body, limits).or_else(|| strict::publication(body, limits));
-        ours.map_or_else(|| Self::decode_loosely(body, limits), Ok)
+        ordered::publication(body, limits).map_or_else(|| Self::decode_loosely(body, limits), Ok)
     }
 
     pub(super) fn decode_loosely(body: &[u8], limits: &Limits) -> Result<Self, String> {

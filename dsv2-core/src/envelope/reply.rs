@@ -11,7 +11,7 @@ use super::service::{Code, Failure, Level, Outcome, Service};
 use super::status::StatusReport;
 use super::timestamp::RawTimestamp;
 use super::value::Value;
-use super::{Data, direct, encode_into, encoded, ordered, strict};
+use super::{Data, direct, encode_into, encoded, ordered};
 use crate::clock::Clock;
 use crate::codec::{Format, Limits};
 use crate::id::{EventId, MessageId};
@@ -111,8 +111,7 @@ impl Reply {
     /// # Errors
     /// A text that says what is wrong. Whether the request took effect is then unknown.
     pub fn decode(service: Service, body: &[u8], limits: &Limits) -> Result<Self, String> {
-        let ours = ordered::reply(service, body, limits).or_else(|| strict::reply(service, body, limits));
-        ours.map_or_else(|| Self::decode_loosely(service, body, limits), Ok)
+        ordered::reply(service, body, limits).map_or_else(|| Self::decode_loosely(service, body, limits), Ok)
     }
 
     pub(super) fn decode_loosely(service: Service, body: &[u8], limits: &Limits) -> Result<Self, String> {

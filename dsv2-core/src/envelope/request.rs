@@ -7,7 +7,7 @@ use super::loose::{Field, FieldError, Loose};
 use super::reply::{Reply, ReplyBody};
 use super::service::{Code, Failure, Level, Service};
 use super::timestamp::RawTimestamp;
-use super::{Data, direct, encode_into, encoded, ordered, strict};
+use super::{Data, direct, encode_into, encoded, ordered};
 use crate::clock::Clock;
 use crate::codec::{Format, Limits};
 use crate::id::{IdempotencyKey, MessageId, SessionId};
@@ -147,8 +147,7 @@ impl Request {
     /// [`Refusal`] knows how to answer: in the serialization of the request, in the field where its service explains
     /// failures.
     pub fn decode(body: &[u8], limits: &Limits) -> Result<Self, Box<Refusal>> {
-        let ours = ordered::request(body, limits).or_else(|| strict::request(body, limits));
-        ours.map_or_else(|| Self::decode_loosely(body, limits), Ok)
+        ordered::request(body, limits).map_or_else(|| Self::decode_loosely(body, limits), Ok)
     }
 
     pub(super) fn decode_loosely(body: &[u8], limits: &Limits) -> Result<Self, Box<Refusal>> {

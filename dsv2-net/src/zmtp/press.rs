@@ -1,6 +1,6 @@
 //! Many small messages, encoded side by side in few pieces of memory.
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 
 use super::Message;
 use super::frame::{encoded_len, put_frame};
@@ -26,7 +26,7 @@ impl Press {
 
     /// A message of frames as `Message::split_delimited` gave them, and a last one.
     #[cfg(feature = "cluster")]
-    pub(crate) fn behind(&mut self, frames: &Bytes, last: &[u8]) -> Message {
+    pub(crate) fn behind(&mut self, frames: &[u8], last: &[u8]) -> Message {
         self.reserve(frames.len() + encoded_len(last.len()));
         self.piece.extend_from_slice(frames);
         put_frame(&mut self.piece, last, false);

@@ -3,12 +3,12 @@
 //! Names and the few exceptions are MessagePack; the identities of messages, which are nearly all of it, are records of
 //! one size, ascending, so that the same state is the same bytes.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use dsv2_core::{ChannelName, Clock, EventId, Floors, Origin, UserName};
 use serde::{Deserialize, Serialize};
 
-use super::{Creation, Known, Origins, State, Twin};
+use super::{Creation, Identities, Known, Origins, State, Twin};
 
 /// Identity 16, content 8, clock 8, origin 4, kind 1, number 8 bytes, all little-endian.
 const RECORD_BYTES: usize = 45;
@@ -42,12 +42,9 @@ impl State {
             namesakes: self.namesakes.len() as u64,
         };
         put(out, &rest);
-        #[allow(clippy::disallowed_methods, reason = "they are sorted")]
-        let mut messages: Vec<(u128, Known)> = self.messages.iter().map(|(&id, &known)| (id, known)).collect();
-        messages.sort_unstable_by_key(|(id, _)| *id);
-        out.reserve(RECORD_BYTES * (messages.len() + self.namesakes.len()));
+        out.reserve(RECORD_BYTES * (self.messages.len() + self.namesakes.len()));
         let namesakes = self.namesakes.iter().map(|((id, _), known)| (*id, *known));
-        for (id, known) in messages.into_iter().chain(namesakes) {
+        for (id, known) in self.messages.sorted().chain(namesakes) {
             out.extend_from_slice(&id.to_le_bytes());
             out.extend_from_slice(&known.content.to_le_bytes());
             out.extend_from_slice(&known.clock.get().to_le_bytes());
@@ -65,7 +62,7 @@ impl State {
             users: rest.users.into_iter().collect(),
             channels: rest.channels.into_iter().collect(),
             origins: Origins::default(),
-            messages: HashMap::new(),
+            messages: Identities::default(),
             namesakes: BTreeMap::new(),
             twins: rest.twins.into_iter().collect(),
             conflicts: rest.conflicts,
@@ -75,9 +72,7 @@ impl State {
         for origin in &rest.origins {
             state.origins.intern(origin);
         }
-        let messages = records(bytes, rest.messages, origins)?;
-        state.messages.reserve(messages.len());
-        state.messages.extend(messages);
+        state.messages.extend(records(bytes, rest.messages, origins)?);
         let namesakes = records(bytes, rest.namesakes, origins)?;
         state.namesakes.extend(namesakes.map(|(id, known)| ((id, known.content), known)));
         let complete = state.origins.list.len() == origins

@@ -14,13 +14,14 @@ use super::{Publisher, Requester, Running, System};
 use crate::Result;
 use crate::loads::Arrivals;
 
-const CHANNEL: &str = "bench";
+pub(crate) const CHANNEL: &str = "bench";
 
 pub(crate) struct Dsv2 {
     pub(crate) servers: u8,
 }
 
-struct Cluster {
+/// A cluster that runs.
+pub(crate) struct Cluster {
     server: Server,
     port: u16,
     /// Dropping it ends them: a client would connect anew for ever.
@@ -42,15 +43,7 @@ impl System for Dsv2 {
     }
 
     async fn start(&self) -> Result<Box<dyn Running>> {
-        let (dir, port) = (folder()?, free_ports(5 + u16::from(self.servers))?);
-        let mut command = Command::new(program());
-        command.args(["up", "--servers", &self.servers.to_string(), "--base-port", &port.to_string(), "--data"]);
-        command.arg(dir.path().join("data"));
-        let mut server = Server::start(command, dir)?;
-        server.says("ready").await?;
-        let cluster = Cluster { server, port, subscribers: Mutex::default() };
-        cluster.client("setup").await?.channel(CHANNEL).create().await?;
-        Ok(Box::new(cluster))
+        Ok(Box::new(Cluster::start(self.servers).await?))
     }
 }
 
@@ -74,7 +67,26 @@ pub(crate) fn build() -> Result<()> {
 }
 
 impl Cluster {
-    async fn client(&self, user: &str) -> Result<Client> {
+    /// Starts one in a process of its own, with nothing stored but the channel that everybody publishes in.
+    pub(crate) async fn start(servers: u8) -> Result<Self> {
+        let (dir, port) = (folder()?, free_ports(5 + u16::from(servers))?);
+        let mut command = Command::new(program());
+        command.args(["up", "--servers", &servers.to_string(), "--base-port", &port.to_string(), "--data"]);
+        command.arg(dir.path().join("data"));
+        let mut server = Server::start(command, dir)?;
+        server.says("ready").await?;
+        let cluster = Self { server, port, subscribers: Mutex::default() };
+        cluster.client("setup").await?.channel(CHANNEL).create().await?;
+        Ok(cluster)
+    }
+
+    /// The memory that its process holds, in bytes.
+    pub(crate) fn memory_bytes(&self) -> f64 {
+        self.server.memory_bytes()
+    }
+
+    /// A client of it.
+    pub(crate) async fn client(&self, user: &str) -> Result<Client> {
         let broker = format!("tcp://127.0.0.1:{}", self.port);
         let proxy = format!("tcp://127.0.0.1:{}", self.port + 3);
         let builder = Client::builder(broker).proxy(proxy).user(user).serde(Format::MsgPack);

@@ -78,6 +78,14 @@ impl Server {
         Ok(())
     }
 
+    /// What of the process's memory is in use, without its descendants.
+    pub(crate) fn memory_bytes(&self) -> f64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
+        kib.unwrap_or(0.0) * 1_024.0
+    }
+
     fn still_runs(&mut self) -> Result<()> {
         match self.child.try_wait()? {
             None => Ok(()),
@@ -127,7 +135,8 @@ fn family(root: u32) -> Vec<(u32, f64)> {
         let fields: Vec<&str> = after.split_whitespace().collect();
         let number = |at: usize| fields.get(at).and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0);
         children.entry(number(1) as u32).or_default().push(id);
-        ticks.insert(id, number(11) + number(12));
+        // Its own, and those of children that have ended.
+        ticks.insert(id, (11..=14).map(number).sum());
     }
     let (mut found, mut next) = (Vec::new(), vec![root]);
     while let Some(id) = next.pop() {
