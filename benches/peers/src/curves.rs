@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -23,6 +23,10 @@ const IN_FLIGHT_BYTES: usize = 16 << 20;
 /// Channels that are created at a time.
 const CREATING: usize = 256;
 
+/// Between two looks at whether a cluster has nothing to do, and how long that may take.
+const LOOK_EVERY: Duration = Duration::from_millis(300);
+const SETTLED_WITHIN: Duration = Duration::from_secs(60);
+
 /// What grows.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Dimension {
@@ -36,7 +40,7 @@ enum Dimension {
 
 const DIMENSIONS: [(Dimension, &str, &str, &[usize]); 6] = [
     (Dimension::Stored, "stored", "publications with so many events stored", &[1_000, 10_000, 100_000, 1_000_000]),
-    (Dimension::Clients, "clients", "publications of so many clients", &[1, 10, 100, 1_000, 5_000]),
+    (Dimension::Clients, "clients", "publications of so many clients", &[1, 10, 100, 1_000, 2_000]),
     (Dimension::Subscribers, "subscribers", "deliveries to so many subscribers of one channel", &[1, 10, 100, 1_000]),
     (Dimension::Topics, "topics", "publications in so many channels", &[1, 100, 10_000, 100_000]),
     (Dimension::Servers, "servers", "publications with so many servers in one process", &[1, 3, 5, 7]),
@@ -135,8 +139,7 @@ async fn point(dimension: Dimension, amount: usize, measure: Duration) -> Result
     let (sample, memory_bytes_each) = match dimension {
         Dimension::Stored => {
             fill(&cluster, amount).await?;
-            // What was under way leaves nothing behind, and what maintenance needs it gives back.
-            tokio::time::sleep(Duration::from_secs(1)).await;
+            settle(&cluster).await;
             let each = held(&cluster);
             (loads::publish(&cluster, 1, IN_FLIGHT, BYTES, measure).await?, each)
         }
@@ -170,6 +173,18 @@ async fn point(dimension: Dimension, amount: usize, measure: Duration) -> Result
         memory_bytes: cluster.memory_bytes(),
         memory_bytes_each,
     })
+}
+
+/// Waits until the cluster has nothing to do: a snapshot takes processor and memory while it is made.
+async fn settle(cluster: &Cluster) {
+    let begun = Instant::now();
+    let mut quiet = 0;
+    while quiet < 3 && begun.elapsed() < SETTLED_WITHIN {
+        let before = cluster.cpu_seconds();
+        tokio::time::sleep(LOOK_EVERY).await;
+        let is_quiet = cluster.cpu_seconds() - before < LOOK_EVERY.as_secs_f64() * 0.05;
+        quiet = if is_quiet { quiet + 1 } else { 0 };
+    }
 }
 
 /// Stores so many events.

@@ -5,6 +5,7 @@ use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::Result;
@@ -151,12 +152,16 @@ pub(crate) fn folder() -> Result<tempfile::TempDir> {
     Ok(tempfile::Builder::new().prefix("dsv2-peer-").tempdir()?)
 }
 
-/// So many ports in a row that nobody listens at.
+/// So many ports in a row that nobody listens at, below those that the system gives to outgoing connections: of these
+/// thousands may be in use, or have been a moment ago.
 pub(crate) fn free_ports(count: u16) -> Result<u16> {
-    for _ in 0..100 {
-        let first = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
-        if first.checked_add(count).is_some() && (first..first + count).all(is_free) {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
+    for _ in 0..1_000 {
+        let turn = NEXT.fetch_add(1, Ordering::Relaxed);
+        let first =
+            20_000 + u16::try_from((std::process::id().wrapping_mul(31).wrapping_add(turn.wrapping_mul(16))) % 10_000)?;
+        if (first..first + count).all(is_free) {
             return Ok(first);
         }
     }
