@@ -127,7 +127,11 @@ impl<'a> Parts<'a> {
         for part in [Part::Broker, Part::Proxy, Part::Reference] {
             parts.start_part(part);
         }
-        (0..servers).for_each(|index| parts.start_part(Part::Server(index)));
+        for server in (0..servers).map(Part::Server) {
+            parts.start_part(server);
+            // Ranks are given in the order in which servers ask: whoever starts last is the best.
+            eventually("the reference ranks it", || parts.log(server).contains("the reference gave a rank"));
+        }
         parts.wait_until(servers);
         self
     }

@@ -143,6 +143,9 @@ fn part_4_clocks_grow_and_a_stopped_coordinator_is_followed_by_another() {
     parts.publish("goes on");
 }
 
+/// Where the events of this test stand.
+const FILES: [&str; 3] = ["users.json", "channels.json", "messages/publishes.jsonl"];
+
 #[test]
 fn part_5_every_write_is_replicated_and_survives_a_stopped_server() {
     let place = Place::new();
@@ -150,6 +153,12 @@ fn part_5_every_write_is_replicated_and_survives_a_stopped_server() {
     parts.json(0, "dsv2-client", &["--user", "ana", "--json", "create", "dev"]);
     (0..20).for_each(|n| parts.publish(&format!("texto {n}")));
     parts.wait_until(3);
+    // What is written and replicated is told a tenth of a second later, many at a time.
+    for server in SERVERS {
+        let held = || FILES.iter().map(|file| lines(&data(&place, server, file)).len() as u64).sum::<u64>();
+        let told = || logged(&parts.log(Part::Server(server)), "count").iter().sum::<u64>();
+        eventually("all is told", || told() == held());
+    }
     // `grep replicad`: what a server did not write itself it took from others, one line a batch, with count and range.
     for server in SERVERS {
         let log = parts.log(Part::Server(server));
@@ -162,7 +171,7 @@ fn part_5_every_write_is_replicated_and_survives_a_stopped_server() {
         for ((first, last), count) in first.iter().zip(&last).zip(&count) {
             assert_eq!(last - first + 1, *count, "{all}");
         }
-        let events = ["users.json", "channels.json", "messages/publishes.jsonl"].map(|file| data(&place, server, file));
+        let events = FILES.map(|file| data(&place, server, file));
         let own = format!("{}/", Part::Server(server));
         let foreign = events.iter().flat_map(|text| lines(text)).filter(|line| {
             let event = line["ev"].as_str().expect("every line names its event");

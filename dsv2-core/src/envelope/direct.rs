@@ -175,12 +175,18 @@ pub(super) fn begins_as_ours(body: &[u8]) -> bool {
         let (_, body) = text_and_rest(body.strip_prefix(br#"{"type":""#)?)?;
         let (_, body) = text_and_rest(body.strip_prefix(br#","server_id":""#)?)?;
         let body = body.strip_prefix(br#","clock":"#)?;
-        let body = &body[body.iter().position(|byte| !byte.is_ascii_digit())?..];
+        let (clock, body) = body.split_at(digits(body));
         let (origin, body) = text_and_rest(body.strip_prefix(br#","origin":""#)?)?;
-        let seq = body.strip_prefix(br#","seq":"#)?;
-        Some(Origin::is_spelled(std::str::from_utf8(origin).ok()?) && matches!(seq.first(), Some(b'1'..=b'9')))
+        let (seq, body) = body.strip_prefix(br#","seq":"#).map(|body| body.split_at(digits(body)))?;
+        let is_number = seq.first() != Some(&b'0') && std::str::from_utf8(seq).ok()?.parse::<u64>().is_ok();
+        let is_over = body.first() == Some(&b',');
+        Some(is_number && is_over && !clock.is_empty() && Origin::is_spelled(std::str::from_utf8(origin).ok()?))
     };
     identity() == Some(true)
+}
+
+fn digits(body: &[u8]) -> usize {
+    body.iter().take_while(|byte| byte.is_ascii_digit()).count()
 }
 
 /// Splits behind a text whose opening quote is passed; `None` where something in it is escaped.

@@ -54,8 +54,7 @@ impl Log {
         }
     }
 
-    /// Tells what was collected.
-    pub(super) fn tell(&mut self) {
+    fn tell(&mut self) {
         self.due = None;
         let server = &self.server;
         for (origin, ((first, last), clock)) in std::mem::take(&mut self.collected) {
@@ -65,6 +64,13 @@ impl Log {
                 Some(origin) => info!(%server, %origin, first, last, count, %clock, "replicado"),
             }
         }
+    }
+}
+
+/// However a server ends, its last lines are told.
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.tell();
     }
 }
 

@@ -162,6 +162,12 @@ impl Life {
         let (mut asked, mut subscribed, mut published, mut routed) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         loop {
             self.turn();
+            while !self.inputs.is_empty() && self.fatal.is_none() {
+                while let Ok(report) = inboxes.reports.try_recv() {
+                    self.reported(report);
+                }
+                self.turn();
+            }
             self.lose_patience();
             self.log.tell_due();
             if let Some(why) = self.fatal.take() {
@@ -186,12 +192,6 @@ impl Life {
                     for (broker, event) in asked.drain(..) {
                         if let Some((route, body)) = self.brokers.take(broker, event) {
                             self.request(Route::Broker(route), &body);
-                        }
-                        if self.inputs.len() >= TURN_CAP {
-                            self.turn();
-                            while let Ok(report) = inboxes.reports.try_recv() {
-                                self.reported(report);
-                            }
                         }
                     }
                 }
@@ -225,13 +225,14 @@ impl Life {
         }
     }
 
-    /// One turn: all inputs, then the effects of all of them.
+    /// One turn: inputs, then the effects of all of them.
     fn turn(&mut self) {
         if self.inputs.is_empty() {
             return;
         }
         let now = self.clocks.now();
-        for input in self.inputs.drain(..) {
+        let count = self.inputs.len().min(TURN_CAP);
+        for input in self.inputs.drain(..count) {
             self.machine.step(now, input, &mut self.effects);
         }
         if self.machine.deadline().is_some_and(|at| at <= now.mono) {
@@ -471,7 +472,6 @@ impl Life {
 
     async fn end(mut self) -> Result<(), ServerError> {
         let patience = Duration::from_secs(1);
-        self.log.tell();
         self.brokers.drain(patience).await;
         self.publishers.drain(patience).await;
         if let Some(mut store) = self.storage.stop().await {

@@ -20,6 +20,7 @@ mod error;
 mod frame;
 mod greeting;
 mod message;
+#[cfg(any(feature = "client", feature = "cluster"))]
 mod press;
 mod socket_type;
 
@@ -30,5 +31,6 @@ pub use error::ZmtpError;
 pub use frame::{FrameHeader, MAX_HEADER_BYTES};
 pub use greeting::{GREETING_BYTES, Greeting};
 pub use message::{Frames, Message, MessageBuilder};
+#[cfg(any(feature = "client", feature = "cluster"))]
 pub(crate) use press::Press;
 pub use socket_type::SocketType;

@@ -5,21 +5,23 @@ use bytes::BytesMut;
 use super::Message;
 use super::frame::{encoded_len, put_frame};
 
-/// A piece of memory. A message that is not sent yet keeps the whole piece.
-const PIECE_BYTES: usize = 64 << 10;
+/// A piece of memory. A message that is not sent yet keeps the whole piece; a longer one has memory of its own.
+const PIECE_BYTES: usize = 16 << 10;
 
-/// Encodes messages: one piece of memory is taken for hundreds of them, and used again once all of them are gone.
+/// Encodes messages: one piece of memory is taken for dozens of them, and used again once all of them are gone.
 #[derive(Debug, Default)]
 pub(crate) struct Press {
     piece: BytesMut,
+    /// The memory of one that does not fit into a piece.
+    alone: Option<BytesMut>,
 }
 
 impl Press {
     /// A message of these frames.
     pub(crate) fn message<const FRAMES: usize>(&mut self, frames: [&[u8]; FRAMES]) -> Message {
-        self.reserve(frames.iter().map(|frame| encoded_len(frame.len())).sum());
+        let piece = self.room(frames.iter().map(|frame| encoded_len(frame.len())).sum());
         for (index, frame) in frames.iter().enumerate() {
-            put_frame(&mut self.piece, frame, index + 1 < FRAMES);
+            put_frame(piece, frame, index + 1 < FRAMES);
         }
         self.take()
     }
@@ -27,21 +29,27 @@ impl Press {
     /// A message of frames as `Message::split_delimited` gave them, and a last one.
     #[cfg(feature = "cluster")]
     pub(crate) fn behind(&mut self, frames: &[u8], last: &[u8]) -> Message {
-        self.reserve(frames.len() + encoded_len(last.len()));
-        self.piece.extend_from_slice(frames);
-        put_frame(&mut self.piece, last, false);
+        let piece = self.room(frames.len() + encoded_len(last.len()));
+        piece.extend_from_slice(frames);
+        put_frame(piece, last, false);
         self.take()
     }
 
-    fn reserve(&mut self, bytes: usize) {
-        if self.piece.capacity() < bytes {
-            // One that needs more gets memory of its own size.
-            self.piece.reserve(bytes.max(PIECE_BYTES));
+    /// Where so many bytes fit.
+    fn room(&mut self, bytes: usize) -> &mut BytesMut {
+        if bytes > PIECE_BYTES {
+            return self.alone.insert(BytesMut::with_capacity(bytes));
         }
+        if self.piece.capacity() < bytes && !self.piece.try_reclaim(PIECE_BYTES) {
+            self.piece = BytesMut::with_capacity(PIECE_BYTES);
+        }
+        &mut self.piece
     }
 
+    /// What was put there.
     fn take(&mut self) -> Message {
-        Message::from_wire(self.piece.split().freeze())
+        let wire = self.alone.take().unwrap_or_else(|| self.piece.split());
+        Message::from_wire(wire.freeze())
     }
 }
 
@@ -57,8 +65,9 @@ mod tests {
             let body = vec![len as u8; len];
             let message = press.message([b"topic", &body]);
             assert_eq!(message, Message::from_frames([&b"topic"[..], &body]));
-            let envelope = Message::prefix(b"id");
-            assert_eq!(press.behind(&envelope, &body), Message::from_frames([&b"id"[..], &body]));
+            #[cfg(feature = "cluster")]
+            assert_eq!(press.behind(&Message::prefix(b"id"), &body), Message::from_frames([&b"id"[..], &body]));
+            assert!(press.piece.capacity() <= PIECE_BYTES);
             kept.push((message, body));
         }
         kept.iter().for_each(|(message, body)| assert_eq!(message.last(), body, "nobody writes over it"));
