@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 /// The fold of all events held.
 ///
-/// Memory: about 60 bytes a message that is not retired, for its identity; the texts stay in the store.
+/// Memory: about 75 bytes a message that is not retired, for its identity; the texts stay in the store.
 ///
 /// Messages below the floors are not taken into account: neither their identities, nor which of them are twins. Floors are
 /// raised only where no twin is above one while its original is below, see [`State::safe_floors`].

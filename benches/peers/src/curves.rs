@@ -147,15 +147,16 @@ async fn point(dimension: Dimension, amount: usize, measure: Duration) -> Result
             let clients = connect(&cluster, amount).await?;
             let each = held(&cluster);
             drop(clients);
+            settle(&cluster).await;
             let sample = loads::publish(&cluster, amount, (IN_FLIGHT / amount).max(1), BYTES, measure).await?;
             (sample, each)
         }
         Dimension::Subscribers => {
-            let sample = loads::fan_out(&cluster, amount, None, BYTES, measure).await?;
-            (sample, held(&cluster))
+            (loads::fan_out(&cluster, amount, None, BYTES, measure).await?, 0.0)
         }
         Dimension::Topics => {
             let many = Many::new(&cluster, amount).await?;
+            settle(&cluster).await;
             let each = held(&cluster);
             (loads::publish(&many, 1, IN_FLIGHT, BYTES, measure).await?, each)
         }

@@ -15,7 +15,7 @@ const TABLES: usize = 64;
 /// another; so the digests are dealt out unevenly, the last table getting twice as much as the first, and at any time a
 /// few of them have just grown.
 ///
-/// Memory: 45 bytes an identity, and about a third of that for what is empty.
+/// Memory: 45 bytes a place, two fifths of which are empty: about 75 bytes an identity.
 #[derive(Debug)]
 pub(super) struct Identities {
     /// By ascending digests: all in one table are smaller than all in the next.
