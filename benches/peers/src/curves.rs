@@ -151,9 +151,7 @@ async fn point(dimension: Dimension, amount: usize, measure: Duration) -> Result
             let sample = loads::publish(&cluster, amount, (IN_FLIGHT / amount).max(1), BYTES, measure).await?;
             (sample, each)
         }
-        Dimension::Subscribers => {
-            (loads::fan_out(&cluster, amount, None, BYTES, measure).await?, 0.0)
-        }
+        Dimension::Subscribers => (loads::fan_out(&cluster, amount, None, BYTES, measure).await?, 0.0),
         Dimension::Topics => {
             let many = Many::new(&cluster, amount).await?;
             settle(&cluster).await;
