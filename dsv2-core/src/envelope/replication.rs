@@ -148,7 +148,7 @@ impl<'de> Visitor<'de> for IdentitySeed<'_> {
     }
 }
 
-struct Root<'a>(&'a Event);
+pub(super) struct Root<'a>(pub(super) &'a Event);
 
 impl Serialize for Root<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -207,46 +207,5 @@ impl Serialize for Written<'_> {
             data.serialize_entry("type", kind)?;
         }
         data.end()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::id::{IdempotencyKey, MessageId};
-
-    fn name() -> impl Strategy<Value = String> {
-        "[a-zé\" .]{1,12}".prop_filter("a name", |text| crate::UserName::new(text).is_ok())
-    }
-
-    proptest! {
-        #[test]
-        fn written_directly_it_is_what_the_serializer_makes(
-            (one, other, text) in (name(), name(), any::<String>()), kind in 0..4, (seq, clock) in (1..u64::MAX, 0..1u64 << 53),
-            ms in any::<i64>(), has_prev in any::<bool>(), key in "[ -~]{1,20}",
-        ) {
-            let (user, channel) = (one.parse().expect("a name"), other.parse().expect("a name"));
-            let body = match kind {
-                0 => EventBody::UserLogin { user },
-                1 => EventBody::ChannelCreate { channel },
-                2 => EventBody::Publish { user, channel, message: text },
-                _ => EventBody::Message { src: user, dst: other.parse().expect("a name"), message: text },
-            };
-            let id = EventId { origin: Origin { server: one.parse().expect("a name"), incarnation: 7 }, seq };
-            let event = Event {
-                prev: has_prev.then(|| id.clone()),
-                id,
-                clock: Clock::new(clock).expect("in range"),
-                message_id: MessageId::Key(IdempotencyKey::new(&key).expect("a key")),
-                timestamp: Timestamp { ms },
-                body,
-            };
-            let serialized = serde_json::to_string(&Root(&event)).expect("it serializes");
-            let written = ReplicationEvent::encode(&event, Format::Json);
-            prop_assert_eq!(direct::begins_as_ours(&written), !one.contains('"'));
-            prop_assert_eq!(String::from_utf8(written).expect("UTF-8"), serialized);
-        }
     }
 }
