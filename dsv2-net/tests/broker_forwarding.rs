@@ -194,7 +194,7 @@ async fn a_silent_server_does_not_silence_the_broker() {
 
 #[tokio::test]
 async fn a_server_that_answers_no_pings_is_given_up() {
-    let heartbeat = Heartbeat { interval: Duration::from_millis(100), timeout: Duration::from_millis(200) };
+    let heartbeat = Heartbeat::every(Duration::from_millis(100), Duration::from_millis(200));
     let broker =
         Running::start(BrokerConfig { server_limits: Limits { heartbeat, ..Limits::default() }, ..tcp() }).await;
     let _frozen = raw_peer(&broker.servers, "REP", 1).await;

@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout};
 use zmtp_support::*;
 
 fn limits() -> Limits {
-    let heartbeat = Heartbeat { interval: Duration::from_millis(100), timeout: Duration::from_millis(300) };
+    let heartbeat = Heartbeat::every(Duration::from_millis(100), Duration::from_millis(300));
     Limits { heartbeat, ..Limits::default() }
 }
 

@@ -191,7 +191,7 @@ impl Watcher {
             // Whoever does not answer is not given up, and asked nothing twice.
             let builder = Client::builder(link).proxy(link).timeout(FOR_EVER).connect_timeout(FOR_EVER);
             let builder = builder.ports(|ports| {
-                ports.connection.heartbeat = Heartbeat { interval: FOR_EVER, timeout: FOR_EVER };
+                ports.connection.heartbeat = Heartbeat::every(FOR_EVER, FOR_EVER);
                 // Whoever comes back is seen at once.
                 ports.backoff = Backoff { first: EVERY, cap: EVERY };
             });

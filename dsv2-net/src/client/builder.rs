@@ -33,8 +33,13 @@ pub struct ClientBuilder {
 impl ClientBuilder {
     pub(super) fn new(broker: &str) -> Self {
         let mut ports = PortLimits::default();
-        // A broker that vanished without a word is noticed within three seconds.
-        ports.connection.heartbeat = Heartbeat { interval: Duration::from_secs(1), timeout: Duration::from_secs(2) };
+        // A broker that vanished without a word is noticed within three seconds of the request that wants it, and a
+        // proxy when history tells of what it did not bring; who wants nothing may learn of it later.
+        ports.connection.heartbeat = Heartbeat {
+            interval: Duration::from_secs(1),
+            idle_interval: Duration::from_secs(30),
+            timeout: Duration::from_secs(2),
+        };
         Self {
             brokers: vec![broker.to_owned()],
             proxies: vec![None],

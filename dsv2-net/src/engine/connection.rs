@@ -166,6 +166,7 @@ pub struct Connection {
     unyielded_bytes: usize,
     partial_charge_bytes: usize,
     reads: u64,
+    messages_in: u64,
     reads_at_tick: u64,
     lingered: bool,
     pulse: Pulse,
@@ -245,6 +246,7 @@ impl Connection {
             unyielded_bytes: 0,
             partial_charge_bytes: 0,
             reads: 0,
+            messages_in: 0,
             reads_at_tick: 0,
             lingered: false,
             tick: Box::pin(sleep(pulse.period())),
@@ -314,6 +316,7 @@ impl Connection {
                     self.obey_controls(batch)?;
                     if !batch.is_empty() {
                         let messages = if batch.has_messages() { batch.len() } else { 0 };
+                        self.messages_in += messages as u64;
                         self.local.counters.messages_in.add(messages as u64);
                         return Ok(());
                     }
@@ -399,7 +402,11 @@ impl Connection {
     /// At a tick: is the peer alive, and should it be asked?
     fn judge(&mut self) -> Result<(), CloseReason> {
         let now = Instant::now();
-        let signs = Signs { reads: self.reads, progress: self.outbox.progress() };
+        let signs = Signs {
+            reads: self.reads,
+            progress: self.outbox.progress(),
+            messages: self.messages_in + self.outbox.messages_pushed(),
+        };
         let mid_message = self.decoder.pending_bytes() > 0;
         match self.pulse.tick(now, signs, mid_message, self.outbox.queued_bytes() > 0) {
             Verdict::Alive => {}

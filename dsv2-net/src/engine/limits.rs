@@ -79,25 +79,41 @@ impl Limits {
 }
 
 /// Heartbeats of ZMTP 3.1 (RFC 37, "Connection heartbeating"). Any traffic counts as a sign of life.
+///
+/// While messages cross, silence of `interval` is asked about. When only heartbeats cross, each that is answered
+/// doubles the silence that is borne next, up to `idle_interval`; the first message, in either direction, ends that. So
+/// a request to a peer that vanished meanwhile is given up as fast as ever, and many idle peers cost little.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Heartbeat {
     /// Silence after which a PING is sent. Zero: never PING (PINGs of the peer are answered all the same).
     pub interval: Duration,
-    /// Further silence after which the peer is given up.
+    /// The longest silence borne while no messages cross; less than `interval` counts as `interval`.
+    pub idle_interval: Duration,
+    /// How long a PING may stay without any answer before the peer is given up.
     pub timeout: Duration,
 }
 
 impl Default for Heartbeat {
-    /// 10 s, 20 s: a dead peer is noticed within 30 s.
+    /// 10 s, 30 s while idle, 20 s: a dead peer is noticed within 30 s, and within 50 s where nothing is sent to it.
     fn default() -> Self {
-        Self { interval: Duration::from_secs(10), timeout: Duration::from_secs(20) }
+        Self {
+            interval: Duration::from_secs(10),
+            idle_interval: Duration::from_secs(30),
+            timeout: Duration::from_secs(20),
+        }
     }
 }
 
 impl Heartbeat {
+    /// The same interval whether messages cross or not.
+    #[must_use]
+    pub const fn every(interval: Duration, timeout: Duration) -> Self {
+        Self { interval, idle_interval: interval, timeout }
+    }
+
     /// No PINGs of ours.
     #[must_use]
     pub const fn off() -> Self {
-        Self { interval: Duration::ZERO, timeout: Duration::ZERO }
+        Self::every(Duration::ZERO, Duration::ZERO)
     }
 }

@@ -88,6 +88,8 @@ struct State {
     taken_bytes: usize,
     /// Messages queued, those in the writer's hands included.
     messages: usize,
+    /// Messages ever queued.
+    messages_pushed: u64,
     phase: Phase,
     starved: bool,
     /// The socket, for writes by those who queue.
@@ -122,6 +124,7 @@ impl Outbox {
             bytes: 0,
             taken_bytes: 0,
             messages: 0,
+            messages_pushed: 0,
             phase: Phase::Open,
             starved: false,
             direct,
@@ -539,6 +542,11 @@ impl Outbox {
         self.0.progress.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// How many messages were queued so far.
+    pub(crate) fn messages_pushed(&self) -> u64 {
+        self.lock().messages_pushed
+    }
+
     pub(crate) fn progress(&self) -> u64 {
         self.0.progress.load(Ordering::Relaxed)
     }
@@ -560,6 +568,7 @@ impl Outbox {
         }
         state.bytes += bytes;
         state.messages += messages;
+        state.messages_pushed += messages as u64;
         Ok(state)
     }
 

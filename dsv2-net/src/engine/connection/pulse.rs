@@ -17,7 +17,9 @@ pub(super) struct Pulse {
     /// When the peer was last heard, or a message of its was not half sent.
     whole_at: Instant,
     seen: Signs,
-    pinged: bool,
+    /// The silence that is borne now.
+    interval: Duration,
+    pinged_at: Option<Instant>,
 }
 
 /// What is compared from tick to tick.
@@ -27,6 +29,8 @@ pub(super) struct Signs {
     pub(super) reads: u64,
     /// Times that output went on after a wait.
     pub(super) progress: u64,
+    /// Messages so far, in either direction. Those sent are no sign of life, but a reason to ask for one.
+    pub(super) messages: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +53,8 @@ impl Pulse {
             heard_at: now,
             whole_at: now,
             seen: Signs::default(),
-            pinged: false,
+            interval: heartbeat.interval,
+            pinged_at: None,
         }
     }
 
@@ -77,10 +82,16 @@ impl Pulse {
         if signs.reads != self.seen.reads || !mid_message {
             self.whole_at = now;
         }
-        if signs != self.seen {
-            self.seen = signs;
+        let seen = std::mem::replace(&mut self.seen, signs);
+        let pinged_at = self.pinged_at;
+        if signs.reads != seen.reads || signs.progress != seen.progress {
             self.heard_at = now;
-            self.pinged = false;
+            self.pinged_at = None;
+        }
+        if signs.messages != seen.messages {
+            self.interval = self.heartbeat.interval;
+        } else if pinged_at.is_some() && self.pinged_at.is_none() {
+            self.interval = self.interval.saturating_mul(2).min(self.longest_interval());
         }
         if now.duration_since(self.whole_at) >= self.stall_timeout {
             return Verdict::Stalled;
@@ -89,23 +100,26 @@ impl Pulse {
         if self.peer_ttl.is_some_and(|ttl| quiet >= ttl) {
             return Verdict::Silent;
         }
-        if !self.can_ping || quiet < self.heartbeat.interval {
+        if !self.can_ping || quiet < self.interval {
             return Verdict::Alive;
         }
-        if !self.pinged {
-            self.pinged = true;
-            return Verdict::Ping;
-        }
-        if quiet >= self.heartbeat.interval + self.heartbeat.timeout && !output_waits {
+        let pinged_at = *self.pinged_at.get_or_insert(now);
+        if pinged_at == now {
+            Verdict::Ping
+        } else if now.duration_since(pinged_at) >= self.heartbeat.timeout && !output_waits {
             Verdict::Silent
         } else {
             Verdict::Alive
         }
     }
 
+    fn longest_interval(&self) -> Duration {
+        self.heartbeat.interval.max(self.heartbeat.idle_interval)
+    }
+
     /// The TTL to announce, in tenths of a second: how long our own silence may last.
     pub(super) fn own_ttl_ds(&self) -> u16 {
-        let ttl = self.heartbeat.interval + self.heartbeat.timeout;
+        let ttl = self.longest_interval() + self.heartbeat.timeout;
         u16::try_from(ttl.as_millis().div_ceil(100)).unwrap_or(u16::MAX)
     }
 }
@@ -118,7 +132,7 @@ mod tests {
 
     fn pulse(can_ping: bool) -> (Pulse, Instant) {
         let now = Instant::now();
-        let heartbeat = Heartbeat { interval: 10 * SECOND, timeout: 20 * SECOND };
+        let heartbeat = Heartbeat::every(10 * SECOND, 20 * SECOND);
         (Pulse::new(heartbeat, 60 * SECOND, can_ping, now), now)
     }
 
@@ -137,10 +151,10 @@ mod tests {
     fn any_sign_of_life_starts_over() {
         let (mut pulse, start) = pulse(true);
         assert_eq!(pulse.tick(start + 10 * SECOND, Signs::default(), false, false), Verdict::Ping);
-        let read = Signs { reads: 1, progress: 0 };
+        let read = Signs { reads: 1, ..Signs::default() };
         assert_eq!(pulse.tick(start + 29 * SECOND, read, false, false), Verdict::Alive);
         assert_eq!(pulse.tick(start + 39 * SECOND, read, false, false), Verdict::Ping);
-        let wrote = Signs { reads: 1, progress: 1 };
+        let wrote = Signs { progress: 1, ..read };
         assert_eq!(pulse.tick(start + 60 * SECOND, wrote, false, false), Verdict::Alive);
     }
 
@@ -150,6 +164,29 @@ mod tests {
         assert_eq!(pulse.tick(start + 1000 * SECOND, Signs::default(), false, false), Verdict::Alive);
         assert_eq!(pulse.tick(start + 1059 * SECOND, Signs::default(), true, false), Verdict::Alive);
         assert_eq!(pulse.tick(start + 1060 * SECOND, Signs::default(), true, false), Verdict::Stalled);
+    }
+
+    #[test]
+    fn an_idle_peer_is_asked_less_often_until_a_message_crosses() {
+        let start = Instant::now();
+        let heartbeat = Heartbeat { interval: SECOND, idle_interval: 5 * SECOND, timeout: 2 * SECOND };
+        let mut pulse = Pulse::new(heartbeat, 60 * SECOND, true, start);
+        assert_eq!(pulse.own_ttl_ds(), 70, "the peer bears the longest silence");
+        let mut signs = Signs::default();
+        let mut pings = Vec::new();
+        for halves in 1..=44 {
+            if pulse.tick(start + halves * SECOND / 2, signs, false, false) == Verdict::Ping {
+                pings.push(halves);
+                signs.reads += 1;
+            }
+        }
+        // Answers are seen half a second later: pauses of 1, 2, 4, 5, 5 seconds from there.
+        assert_eq!(pings, [2, 7, 16, 27, 38]);
+
+        signs.messages += 1;
+        assert_eq!(pulse.tick(start + 45 * SECOND / 2, signs, false, false), Verdict::Ping, "3 s of silence");
+        assert_eq!(pulse.tick(start + 46 * SECOND / 2, signs, false, false), Verdict::Alive);
+        assert_eq!(pulse.tick(start + 49 * SECOND / 2, signs, false, false), Verdict::Silent);
     }
 
     #[test]
