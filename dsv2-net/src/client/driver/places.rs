@@ -18,6 +18,10 @@ const STEADY: Duration = Duration::from_secs(5);
 /// But not twice within this time, which doubles with each such move up to [`STEADY`], should all of them hang up at once.
 const MOVE_EVERY: Duration = Duration::from_secs(1);
 
+/// The longest pause before an attempt where there is another endpoint: what stays for now must not wait longer than a move
+/// would.
+const PAUSE_CAP: Duration = MOVE_EVERY;
+
 /// Where brokers and proxies are, and how to get there.
 #[derive(Clone, Debug)]
 pub(in crate::client) struct Places {
@@ -162,6 +166,10 @@ impl Places {
 
     fn connect(&self, side: Side, at: usize) -> Result<Box<dyn Port>, PortError> {
         let kind = if side == Side::Broker { SocketKind::Dealer } else { SocketKind::Sub };
-        connect(self.transport, kind, self.of(side)[at].clone(), self.limits.clone())
+        let mut limits = self.limits.clone();
+        if self.of(side).len() > 1 {
+            limits.backoff.cap = limits.backoff.cap.min(PAUSE_CAP);
+        }
+        connect(self.transport, kind, self.of(side)[at].clone(), limits)
     }
 }
