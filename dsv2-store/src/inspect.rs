@@ -52,8 +52,10 @@ pub struct Inspection {
 pub struct FileReport {
     /// Its path in the data directory.
     pub path: String,
-    /// Its length.
+    /// Its length, before compression.
     pub bytes: u64,
+    /// What it takes on the disk; less than `bytes` where it is compressed.
+    pub disk_bytes: u64,
     /// How many intact lines are kept.
     pub lines: u64,
     /// The first and the last log index in it; zeros if it has no lines.
@@ -136,6 +138,7 @@ fn files(found: &Scan) -> Vec<FileReport> {
         FileReport {
             path: segment.at.path.clone(),
             bytes: segment.len,
+            disk_bytes: segment.disk_bytes,
             lines: segment.lines,
             indices: (segment.first, segment.last),
             cut_bytes: segment.len - segment.kept,
@@ -181,6 +184,9 @@ impl fmt::Display for Inspection {
                 "file      {}: {} lines, {} bytes, indices {first} to {last}",
                 file.path, file.lines, file.bytes
             )?;
+            if file.disk_bytes != file.bytes {
+                write!(f, ", compressed to {}", file.disk_bytes)?;
+            }
             if file.damaged_bytes > 0 {
                 write!(f, ", {} bytes DAMAGED", file.damaged_bytes)?;
             }

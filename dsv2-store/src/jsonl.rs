@@ -9,6 +9,8 @@ pub(crate) mod manifest;
 mod names;
 pub(crate) mod note;
 pub(crate) mod open;
+mod pack;
+mod packed;
 pub(crate) mod record;
 mod recovery;
 mod repair;
@@ -25,6 +27,7 @@ use dsv2_core::{Clock, Event, EventId, EventKind, Feed, Floors, Origin, Position
 
 use self::manifest::Manifest;
 pub(crate) use self::open::recovery_of;
+pub use self::pack::{Packed, Packing};
 pub use self::recovery::{Damage, Missing, Recovery};
 use self::repair::Repair;
 use self::segments::ActiveFile;
@@ -389,6 +392,14 @@ impl EventStore for JsonlStore {
         self.view.replay(self.sources(|segment| start(segment).unwrap_or(0)), after, visit)
     }
 
+    fn packing(&self) -> Option<Packing> {
+        self.next_packing()
+    }
+
+    fn adopt(&mut self, packed: Packed) -> Result<(), StoreError> {
+        self.adopt_packed(&packed)
+    }
+
     fn disk(&self) -> Option<Arc<dyn Disk>> {
         Some(Arc::clone(&self.view.disk))
     }
@@ -446,9 +457,11 @@ impl EventStore for JsonlStore {
     fn stats(&self) -> StoreStats {
         let sealed = self.view.segments.sealed().map(|(_, _, _, bytes)| bytes);
         let active = self.active.iter().filter(|file| file.file.is_some()).map(|file| file.len);
+        let bytes = sealed.chain(active).sum();
         StoreStats {
             events: self.view.index.events(),
-            bytes: sealed.chain(active).sum(),
+            bytes,
+            disk_bytes: bytes - self.view.segments.spared_bytes(),
             segments: (self.view.segments.sealed().count()
                 + self.active.iter().filter(|file| file.file.is_some()).count()) as u64,
             last_index: self.last,

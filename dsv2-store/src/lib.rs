@@ -77,8 +77,8 @@ pub use import::{ImportPlace, ImportProblem, Imported, import_family};
 pub use inspect::inspect_dir;
 pub use inspect::{FileReport, Inspection, OriginReport, inspect};
 pub use jsonl::{
-    Damage, Fold, JsonlConfig, JsonlStore, LINE_CAP_BYTES, Missing, Recovery, Snapshotted, make_snapshot,
-    remove_snapshot,
+    Damage, Fold, JsonlConfig, JsonlStore, LINE_CAP_BYTES, Missing, Packed, Packing, Recovery, Snapshotted,
+    make_snapshot, remove_snapshot,
 };
 pub use memory::MemoryStore;
 pub use meta::{Meta, Vote};

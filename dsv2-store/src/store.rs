@@ -7,6 +7,7 @@ use dsv2_core::{Change, Clock, Event, EventId, Feed, Floors, OrderKey, Origin, P
 
 use crate::disk::Disk;
 use crate::error::StoreError;
+use crate::jsonl::{Packed, Packing};
 use crate::meta::Meta;
 
 /// A durable, append-only log of events, with the reads that servers need.
@@ -148,6 +149,31 @@ pub trait EventStore: Send {
         Ok(false)
     }
 
+    /// What of the log is to be compressed next, which any thread may do; `None` where nothing is, or nothing can be.
+    fn packing(&self) -> Option<Packing> {
+        None
+    }
+
+    /// Puts what was compressed in the place of what it was made of.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`]: nothing changed. [`StoreError::Io`]: no event is harmed; where it stays unknown which of the
+    /// two is on the disk, the store is fenced.
+    fn adopt(&mut self, _packed: Packed) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// Compresses the next part of the log that is to be compressed, if there is one, and waits for it. False where
+    /// there is none.
+    ///
+    /// # Errors
+    /// As [`Packing::run`] and [`EventStore::adopt`].
+    fn pack(&mut self) -> Result<bool, StoreError> {
+        let Some(packing) = self.packing() else { return Ok(false) };
+        self.adopt(packing.run()?)?;
+        Ok(true)
+    }
+
     /// The disk that a snapshot of it can be made on; `None` where there is none, or no snapshots.
     fn disk(&self) -> Option<Arc<dyn Disk>> {
         None
@@ -244,8 +270,10 @@ pub struct StoreStats {
     pub events: u64,
     /// Bytes of lines of retired events that are still in the files.
     pub retired_bytes: u64,
-    /// Bytes of all log files.
+    /// Bytes of all log files, before compression.
     pub bytes: u64,
+    /// Bytes that all log files take on the disk.
+    pub disk_bytes: u64,
     /// Log files, active and sealed.
     pub segments: u64,
     /// Log index of the last event.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use common::{events, open, state, try_open};
 use dsv2_core::{Clock, Event, Floors};
 use dsv2_store::testing::{FaultyDisk, Model, Sampler, SplitMix64, conformance};
-use dsv2_store::{Disk, EventStore, Fold, JsonlStore, Snapshotted, StoreError, make_snapshot};
+use dsv2_store::{Disk, EventStore, Fold, JsonlStore, OpenMode, Snapshotted, StoreError, make_snapshot};
 
 const SEGMENT_BYTES: u64 = 1_500;
 
@@ -60,7 +60,7 @@ fn retire(store: &mut JsonlStore, model: &mut Model, rng: &mut SplitMix64) -> Re
 
 #[test]
 fn a_compacted_store_equals_one_that_never_was() {
-    let (mut removed, mut restored) = (0, 0);
+    let (mut removed, mut restored, mut packed) = (0, 0, 0);
     for seed in 0..150 {
         let mut rng = SplitMix64::new(seed);
         let disk = FaultyDisk::new(seed);
@@ -89,6 +89,9 @@ fn a_compacted_store_equals_one_that_never_was() {
                     let stats = store.stats();
                     assert!(stats.bytes <= 2 * (stats.bytes - stats.retired_bytes) + 4 * SEGMENT_BYTES);
                 }
+                while rng.chance(30) && store.pack().expect("compresses") {
+                    packed += 1;
+                }
                 if rng.chance(20) {
                     snapshot(&disk, rng.chance(20)).expect("makes a snapshot");
                 }
@@ -98,6 +101,7 @@ fn a_compacted_store_equals_one_that_never_was() {
         }
     }
     assert!(removed > 100_000 && restored > 50, "{removed} bytes were removed, {restored} starts from a snapshot");
+    assert!(packed > 100, "{packed} files were compressed");
 }
 
 /// Appends, retires, compacts and snapshots until the power fails; yields what may be there afterwards: the model before
@@ -126,6 +130,13 @@ fn busy(disk: &FaultyDisk) -> Vec<Model> {
         possible = vec![model.clone()];
         loop {
             match store.compact() {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(_) => return possible,
+            }
+        }
+        loop {
+            match store.pack() {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(_) => return possible,
@@ -169,7 +180,7 @@ fn the_power_may_fail_at_every_step_of_retiring_compacting_and_snapshots() {
 
 #[test]
 fn a_disk_may_be_full_at_every_byte_of_retiring_compacting_and_snapshots() {
-    let mut full = 0;
+    let (mut full, mut full_packing, mut packed) = (0, 0, 0);
     for spare in (0..6_000).step_by(37) {
         let disk = FaultyDisk::new(spare);
         let (mut rng, mut sampler, mut model) = (SplitMix64::new(spare), Sampler::new(3), Model::default());
@@ -194,6 +205,17 @@ fn a_disk_may_be_full_at_every_byte_of_retiring_compacting_and_snapshots() {
                 Err(error) => panic!("{spare} bytes to spare: {error:?}"),
             }
         }
+        loop {
+            match store.pack() {
+                Ok(true) => packed += 1,
+                Ok(false) => break,
+                Err(StoreError::Full { .. }) => {
+                    full_packing += 1;
+                    break;
+                }
+                Err(error) => panic!("{spare} bytes to spare: {error:?}"),
+            }
+        }
         let made = snapshot(&disk, false);
         assert!(matches!(made, Ok(_) | Err(StoreError::Full { .. })), "{made:?}");
         conformance::compare(&store, &model, &mut rng);
@@ -205,6 +227,10 @@ fn a_disk_may_be_full_at_every_byte_of_retiring_compacting_and_snapshots() {
         conformance::compare(&open(&disk, SEGMENT_BYTES), &model, &mut rng);
     }
     assert!(full > 20, "the disk was full {full} times");
+    assert!(
+        full_packing > 20 && packed > 20,
+        "{full_packing} times while compressing, which {packed} times it was not"
+    );
 }
 
 /// A log of which some is retired and compacted away, with a snapshot.
@@ -319,4 +345,75 @@ fn a_snapshot_is_made_while_the_log_is_written_to_and_of_what_is_durable_only() 
         assert_eq!(fold.0, found.iter().map(|event| event.id.to_string()).collect::<Vec<_>>(), "seed {seed}");
         assert_eq!(state(&store).events.len(), found.len());
     }
+}
+
+/// A log that is compressed but for its ends.
+fn packed(seed: u64) -> (FaultyDisk, Model) {
+    let disk = FaultyDisk::new(seed);
+    let (mut sampler, mut model) = (Sampler::new(seed), Model::default());
+    let mut store = open(&disk, SEGMENT_BYTES);
+    for _ in 0..6 {
+        let batch = sampler.batch(30);
+        store.append(&batch).and_then(|()| store.sync()).expect("is written");
+        model.events.extend(batch);
+    }
+    while store.pack().expect("compresses") {}
+    store.close().expect("closes");
+    (disk, model)
+}
+
+#[test]
+fn damage_to_a_compressed_log_takes_what_it_tells_and_can_be_put_back() {
+    let (disk, model) = packed(11);
+    let files: Vec<String> = disk.paths().into_iter().filter(|path| path.ends_with(".zst")).collect();
+    assert!(files.len() > 3, "{files:?}");
+    let (mut harmed, mut harmless) = (0, 0);
+    for path in files {
+        for bit in (0..8 * disk.content(&path).expect("is there").len() as u64).step_by(97) {
+            let copy = disk.fork(bit);
+            assert!(copy.flip_bit(&path, bit));
+            let mut store = open(&copy, SEGMENT_BYTES);
+            let found = events(&store);
+            assert!(found.iter().all(|event| model.events.contains(event)), "bit {bit} of {path}: nothing is wrong");
+            let held = store.vector().clone();
+            for event in model.events.iter().filter(|event| !held.contains(&event.id)) {
+                store.append(std::slice::from_ref(event)).expect("is put back");
+            }
+            let sorted = |mut events: Vec<Event>| {
+                events.sort_by_key(Event::key);
+                events
+            };
+            assert_eq!(sorted(events(&store)), sorted(model.events.clone()), "bit {bit} of {path}");
+            if found.len() < model.events.len() { harmed += 1 } else { harmless += 1 }
+        }
+    }
+    assert!(harmed > 100 && harmless > 10, "{harmed} bits took something, {harmless} nothing");
+}
+
+#[test]
+fn where_both_forms_are_there_the_plain_one_counts() {
+    let (disk, model) = packed(12);
+    let paths = disk.paths();
+    let zipped: Vec<&String> = paths.iter().filter(|path| path.ends_with(".zst")).collect();
+    let (disk_bytes, bytes) = {
+        let stats = open(&disk, SEGMENT_BYTES).stats();
+        (stats.disk_bytes, stats.bytes)
+    };
+    assert!(2 * disk_bytes < 2 * bytes && disk_bytes > 0, "{disk_bytes} of {bytes} bytes");
+    for path in &zipped {
+        // As if the power had failed before the plain one was removed, and the other were of no use.
+        let content = disk.content(path).expect("is there");
+        let plain = path.trim_end_matches(".zst");
+        let file = disk.open(plain, OpenMode::Append).expect("is made");
+        file.append(&zstd::decode_all(&content[..]).expect("is whole")).and_then(|()| file.sync()).expect("is written");
+        disk.open(path, OpenMode::Append).and_then(|file| file.truncate(9)).expect("is cut");
+    }
+    let mut store = open(&disk, SEGMENT_BYTES);
+    conformance::compare(&store, &model, &mut SplitMix64::new(1));
+    assert!(zipped.iter().all(|path| !disk.paths().contains(path)), "what was unfinished is gone");
+    assert_eq!(store.stats().disk_bytes, bytes);
+    while store.pack().expect("compresses") {}
+    drop(store);
+    assert_eq!(disk.paths(), paths);
+    conformance::compare(&open(&disk, SEGMENT_BYTES), &model, &mut SplitMix64::new(2));
 }

@@ -116,6 +116,10 @@ pub(super) fn compact(args: &CompactArgs) -> Result<(), Error> {
         while store.compact()? {
             progress.inc(1);
         }
+        progress.set_message("files compressed");
+        while store.pack()? {
+            progress.inc(1);
+        }
         progress.finish_and_clear();
         make(&store, &dir)?;
         tell(args.json, &dir, &before, &store.stats())?;
@@ -128,10 +132,10 @@ fn tell(json: bool, dir: &Path, before: &StoreStats, after: &StoreStats) -> Resu
     let retired = before.events - after.events;
     if json {
         return output::object(&json!({
-            "dir": dir, "retired": retired, "events": after.events, "bytes_before": before.bytes, "bytes": after.bytes,
+            "dir": dir, "retired": retired, "events": after.events, "bytes_before": before.disk_bytes, "bytes": after.disk_bytes,
         }));
     }
-    let (was, is) = (before.bytes, after.bytes);
+    let (was, is) = (before.disk_bytes, after.disk_bytes);
     output::line(&format!(
         "{dir}: {retired} messages retired, {} events left; {was} bytes before, {is} now",
         after.events

@@ -132,7 +132,7 @@ fn run(
             break;
         }
     }
-    writer.maintenance.finish(true);
+    writer.maintenance.finish(writer.store.as_mut(), true);
     writer.store
 }
 

@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 
 use dsv2_core::{EventId, EventKind, Floors};
 
+use super::files::packed_path;
 use super::line::Line;
 use super::names::Interner;
 use super::note::Note;
+use super::pack::remove;
 use super::stream::{Loc, Merge, Source};
 use super::{JsonlStore, record, remove_snapshot};
-use crate::disk::dir_of;
 use crate::error::StoreError;
 
 /// An active file smaller than this is not worth sealing to be compacted.
@@ -93,12 +94,11 @@ impl JsonlStore {
         self.snapshot = None;
         remove_snapshot(disk)?;
         if kept.is_empty() {
-            disk.remove(path).map_err(|e| StoreError::io("remove", path, e))?;
-            let failed = |source| StoreError::Io { action: "sync the directory of", path: path.to_owned(), source };
-            disk.sync_dir(dir_of(path)).map_err(failed)?;
+            remove(disk, path)?;
         } else {
             record::replace(disk, path, &kept)?;
         }
+        remove(disk, &packed_path(path))?;
         for (id, seq, offset) in moved {
             self.view.index.relocate(id, seq, |place| place.offset = offset);
         }

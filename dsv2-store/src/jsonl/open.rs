@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use dsv2_core::{EventKind, Floors};
 
+use super::files::Form;
 use super::manifest::Manifest;
 use super::note::Note;
 use super::recovery::{Damage, Missing, Recovery};
@@ -13,7 +14,7 @@ use super::scan::{Known, Scan, Segment, scan};
 use super::segments::{ActiveFile, Segments};
 use super::snapshot::Snapshot;
 use super::view::View;
-use super::{JsonlConfig, JsonlStore, META_PATH, Restored, record};
+use super::{JsonlConfig, JsonlStore, META_PATH, Restored, pack, record};
 use crate::disk::{Disk, LockError};
 use crate::error::StoreError;
 use crate::meta::Meta;
@@ -57,6 +58,7 @@ impl JsonlStore {
             Err(error) => return Err(error),
         };
         recovery.log();
+        pack::remove_twins(&*disk, &found.segments);
         let (segments, active) = open_files(&*disk, &found)?;
         let durable = if repair.is_none() { found.last } else { 0 };
         let snapshot = found.snapshot.as_ref().map(|snapshot| Restored {
@@ -142,7 +144,12 @@ fn plan(found: &Scan, manifest: Option<Manifest>) -> (Manifest, Repair) {
         new.lost.insert(from, to);
     }
     let is_active = |segment: &&Segment| segment.at.sealed.is_none();
-    let cut = |segment: &Segment| Cut { path: segment.at.path.clone(), kept: segment.kept, len: segment.len };
+    let cut = |segment: &Segment| Cut {
+        path: segment.at.path.clone(),
+        kept: segment.kept,
+        len: segment.len,
+        is_packed: segment.at.form == Form::Packed,
+    };
     let unsure = |segment: &Segment| Unsure {
         path: segment.at.path.clone(),
         from: segment.unsure.min(segment.kept),
@@ -164,7 +171,7 @@ fn open_files(disk: &dyn Disk, found: &Scan) -> Result<(Segments, [ActiveFile; E
     for segment in &found.segments {
         let file = &mut active[segment.at.kind as usize];
         if let Some(number) = segment.at.sealed {
-            segments.add_sealed(segment.at.kind, segment.at.path.clone(), segment.kept, segment.dead_bytes);
+            segments.add_sealed(segment);
             file.next_sealed = number.saturating_add(1);
         } else {
             let (id, handle) = segments.create(disk, segment.at.kind)?;

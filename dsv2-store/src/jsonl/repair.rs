@@ -11,8 +11,9 @@
 
 use std::io;
 
-use super::files::{CUT_DIR, LOG_DIRS};
+use super::files::{self, CUT_DIR, LOG_DIRS};
 use super::manifest::Manifest;
+use super::pack::unpack;
 use crate::disk::{Disk, DiskFile, OpenMode, dir_of};
 use crate::error::StoreError;
 
@@ -47,6 +48,8 @@ pub(crate) struct Cut {
     pub(crate) path: String,
     pub(crate) kept: u64,
     pub(crate) len: u64,
+    /// It lies there in compressed form; what is kept becomes plain.
+    pub(crate) is_packed: bool,
 }
 
 impl Repair {
@@ -81,6 +84,10 @@ impl Repair {
             }
         }
         for cut in &self.cuts {
+            if cut.is_packed {
+                unpack(disk, &cut.path, cut.kept)?;
+                continue;
+            }
             let failed = |source| StoreError::Io { action: "cut", path: cut.path.clone(), source };
             let file = disk.open(&cut.path, OpenMode::Append).map_err(failed)?;
             file.truncate(cut.kept).and_then(|()| file.sync()).map_err(failed)?;
@@ -91,7 +98,7 @@ impl Repair {
 
 /// Copies what is to be cut to a file whose name tells what it is, so that a second attempt writes the same file.
 fn keep_aside(disk: &dyn Disk, cut: &Cut, first_cut: u64) -> io::Result<Option<String>> {
-    let source = disk.open(&cut.path, OpenMode::Read)?;
+    let source = files::open(disk, &cut.path)?;
     let mut hasher = crc32fast::Hasher::new();
     each_block(&*source, cut, |block| {
         hasher.update(block);

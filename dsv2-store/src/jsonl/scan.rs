@@ -11,11 +11,12 @@ use std::sync::Arc;
 
 use dsv2_core::{EventKind, Origin};
 
-use super::files::{self, LogFile};
+use super::files::{self, Form, LogFile};
 use super::line::Line;
 use super::manifest::Manifest;
 use super::names::Interner;
 use super::note::Note;
+use super::packed::PackedFile;
 use super::snapshot::Snapshot;
 use super::stream::{BadBytes, Head, Loc, Merge, Source};
 use crate::disk::{Disk, DiskFile, OpenMode, read_exact};
@@ -51,6 +52,8 @@ pub(crate) struct Segment {
     /// Open, if it is active.
     pub(crate) file: Option<Arc<dyn DiskFile>>,
     pub(crate) len: u64,
+    /// What it takes on the disk: less than `len` in compressed form.
+    pub(crate) disk_bytes: u64,
     /// Lines before this byte are believed when they say what is durable.
     first_len: u64,
     /// A snapshot covers the bytes before this one.
@@ -71,11 +74,12 @@ pub(crate) struct Segment {
 }
 
 impl Segment {
-    const fn new(at: LogFile, file: Option<Arc<dyn DiskFile>>, len: u64) -> Self {
+    const fn new(at: LogFile, file: Option<Arc<dyn DiskFile>>, len: u64, disk_bytes: u64) -> Self {
         Self {
             at,
             file,
             len,
+            disk_bytes,
             first_len: len,
             start: 0,
             end: 0,
@@ -162,23 +166,35 @@ fn open_listed(disk: &dyn Disk, listed: &[LogFile]) -> Result<Option<Vec<Segment
     let mut segments = Vec::with_capacity(listed.len());
     for at in listed {
         let failed = |source| StoreError::Io { action: "open", path: at.path.clone(), source };
-        let file = match disk.open(&at.path, OpenMode::Read) {
+        let file = match open_form(disk, at) {
             Ok(file) => file,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(failed(source)),
         };
+        let (file, disk_bytes) = file;
         let len = file.len_bytes().map_err(failed)?;
         // A log may have more sealed files than a process may open.
-        segments.push(Segment::new(at.clone(), at.sealed.is_none().then_some(file), len));
+        segments.push(Segment::new(at.clone(), at.sealed.is_none().then_some(file), len, disk_bytes));
     }
     for segment in &mut segments {
         if let Some(file) = &segment.file {
             let failed = |source| StoreError::Io { action: "open", path: segment.at.path.clone(), source };
             segment.len = file.len_bytes().map_err(failed)?;
-            segment.kept = segment.len;
+            (segment.kept, segment.disk_bytes) = (segment.len, segment.len);
         }
     }
     Ok(Some(segments))
+}
+
+/// Opens the file in the form it was listed in; yields the bytes that it takes, too.
+fn open_form(disk: &dyn Disk, at: &LogFile) -> std::io::Result<(Arc<dyn DiskFile>, u64)> {
+    let path = if at.form == Form::Packed { files::packed_path(&at.path) } else { at.path.clone() };
+    let file = disk.open(&path, OpenMode::Read)?;
+    let disk_bytes = file.len_bytes()?;
+    if at.form != Form::Packed {
+        return Ok((file, disk_bytes));
+    }
+    Ok((Arc::new(PackedFile::open(file)?), disk_bytes))
 }
 
 /// The sources to read segments of all kinds from, each from what a snapshot covers up to `end`.
@@ -374,7 +390,7 @@ impl<'a> Pass<'a> {
             let Some((seq, entry)) = waiting else { return Ok(()) };
             let segment = &self.segments[entry.place.segment as usize];
             let failed = |source| StoreError::Io { action: "read", path: segment.at.path.clone(), source };
-            let file = self.disk.open(&segment.at.path, OpenMode::Read).map_err(failed)?;
+            let file = files::open(self.disk, &segment.at.path).map_err(failed)?;
             let offset = u64::from(entry.place.offset);
             read_exact(&*file, offset, entry.place.len as usize, &mut buffer).map_err(failed)?;
             let covered = buffer.strip_suffix(b"\n").and_then(super::line::unseal);

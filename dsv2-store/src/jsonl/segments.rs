@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use dsv2_core::EventKind;
 
 use super::BUFFER_KEEP_BYTES;
-use super::files;
+use super::files::{self, Form};
+use super::scan::Segment;
 use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::error::StoreError;
 
@@ -17,6 +18,8 @@ const OPEN_CAP: usize = 64;
 #[derive(Debug, Default)]
 pub(crate) struct Segments {
     files: Vec<SegmentFile>,
+    /// How many sealed ones are not compressed.
+    plain: usize,
     /// Sealed files that are open, the last used last.
     open: Mutex<Vec<(u32, Arc<dyn DiskFile>)>>,
 }
@@ -36,6 +39,8 @@ enum State {
     Active(Arc<dyn DiskFile>),
     Sealed {
         bytes: u64,
+        /// What it takes on the disk in compressed form.
+        packed_bytes: Option<u64>,
     },
     /// Compaction left nothing of it.
     Removed,
@@ -57,15 +62,22 @@ impl Segments {
     }
 
     /// Takes in a sealed file, which gets the next number.
-    pub(crate) fn add_sealed(&mut self, kind: EventKind, path: String, bytes: u64, dead_bytes: u64) -> u32 {
-        self.files.push(SegmentFile { path, kind, state: State::Sealed { bytes }, dead_bytes });
+    pub(crate) fn add_sealed(&mut self, found: &Segment) -> u32 {
+        // What had to be cut is plain since.
+        let is_packed = found.at.form == Form::Packed && found.kept == found.len;
+        let packed_bytes = is_packed.then_some(found.disk_bytes);
+        let state = State::Sealed { bytes: found.kept, packed_bytes };
+        self.plain += usize::from(packed_bytes.is_none());
+        let (path, kind, dead_bytes) = (found.at.path.clone(), found.at.kind, found.dead_bytes);
+        self.files.push(SegmentFile { path, kind, state, dead_bytes });
         self.files.len() as u32 - 1
     }
 
     /// The active file with that number has become a sealed one.
     pub(crate) fn seal(&mut self, segment: u32, path: String, bytes: u64) {
         if let Some(file) = self.files.get_mut(segment as usize) {
-            (file.path, file.state) = (path, State::Sealed { bytes });
+            (file.path, file.state) = (path, State::Sealed { bytes, packed_bytes: None });
+            self.plain += 1;
         }
     }
 
@@ -87,9 +99,44 @@ impl Segments {
     /// A sealed file was written anew under its name without its dead lines, or was removed where nothing was left.
     pub(crate) fn replaced(&mut self, segment: u32, bytes: u64) {
         if let Some(file) = self.files.get_mut(segment as usize) {
-            file.state = if bytes > 0 { State::Sealed { bytes } } else { State::Removed };
+            let was_plain = matches!(file.state, State::Sealed { packed_bytes: None, .. });
+            file.state = if bytes > 0 { State::Sealed { bytes, packed_bytes: None } } else { State::Removed };
             file.dead_bytes = 0;
+            self.plain = self.plain + usize::from(bytes > 0) - usize::from(was_plain);
         }
+        self.close(segment);
+    }
+
+    /// A sealed file is there in compressed form now, and in no other.
+    pub(crate) fn packed(&mut self, segment: u32, disk_bytes: u64) {
+        if let Some(SegmentFile { state: State::Sealed { packed_bytes: packed @ None, .. }, .. }) =
+            self.files.get_mut(segment as usize)
+        {
+            *packed = Some(disk_bytes);
+            self.plain -= 1;
+        }
+        self.close(segment);
+    }
+
+    /// The next sealed file that is not compressed: number, path, bytes.
+    pub(crate) fn next_plain(&self) -> Option<(u32, &str, u64)> {
+        let sealed = || self.files.iter().enumerate();
+        (self.plain > 0).then(sealed)?.find_map(|(id, file)| match file.state {
+            State::Sealed { bytes, packed_bytes: None } => Some((id as u32, file.path.as_str(), bytes)),
+            _ => None,
+        })
+    }
+
+    /// What compression spares on the disk.
+    pub(crate) fn spared_bytes(&self) -> u64 {
+        let spared = self.files.iter().map(|file| match file.state {
+            State::Sealed { bytes, packed_bytes: Some(packed) } => bytes.saturating_sub(packed),
+            _ => 0,
+        });
+        spared.sum()
+    }
+
+    fn close(&mut self, segment: u32) {
         self.open.get_mut().unwrap_or_else(PoisonError::into_inner).retain(|(id, _)| *id != segment);
     }
 
@@ -106,7 +153,7 @@ impl Segments {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let file = match open.iter().position(|(id, _)| *id == segment) {
             Some(at) => open.remove(at).1,
-            None => disk.open(&entry.path, OpenMode::Read)?,
+            None => files::open(disk, &entry.path)?,
         };
         if open.len() >= OPEN_CAP {
             open.remove(0);
@@ -119,7 +166,7 @@ impl Segments {
     pub(crate) fn sealed(&self) -> impl Iterator<Item = (u32, &str, EventKind, u64)> {
         self.files.iter().enumerate().filter_map(|(id, file)| match file.state {
             State::Active(_) | State::Removed => None,
-            State::Sealed { bytes } => Some((id as u32, file.path.as_str(), file.kind, bytes)),
+            State::Sealed { bytes, .. } => Some((id as u32, file.path.as_str(), file.kind, bytes)),
         })
     }
 }

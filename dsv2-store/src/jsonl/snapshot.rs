@@ -16,7 +16,7 @@ use super::record;
 use super::scan::{Known, Scan, Segment, scan, sources};
 use super::stream::Loc;
 use super::view::View;
-use super::{LINE_CAP_BYTES, line, open};
+use super::{LINE_CAP_BYTES, files, line, open};
 use crate::bytes::{Put, Take};
 use crate::disk::{Disk, OpenMode, read_exact};
 use crate::error::StoreError;
@@ -195,7 +195,7 @@ impl Covered {
         if segment.len < self.bytes || len > LINE_CAP_BYTES {
             return false;
         }
-        let opened = segment.file.clone().map_or_else(|| disk.open(&segment.at.path, OpenMode::Read), Ok);
+        let opened = segment.file.clone().map_or_else(|| files::open(disk, &segment.at.path), Ok);
         let mut bytes = Vec::new();
         let read = opened.and_then(|file| read_exact(&*file, self.last_line, len, &mut bytes));
         let line = bytes.strip_suffix(b"\n").and_then(line::unseal).and_then(line::indices);

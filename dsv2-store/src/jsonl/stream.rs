@@ -4,9 +4,8 @@ use std::io::{self, BufRead};
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::LINE_CAP_BYTES;
-use super::line;
-use crate::disk::{Disk, DiskFile, OpenMode};
+use super::{LINE_CAP_BYTES, files, line};
+use crate::disk::{Disk, DiskFile};
 use crate::error::StoreError;
 use crate::index::Place;
 
@@ -117,7 +116,7 @@ impl<'a> Stream<'a> {
         loop {
             let Some(reader) = &mut self.reader else {
                 let Some(source) = self.waiting.next() else { return Ok(()) };
-                let file = source.file.clone().map_or_else(|| self.disk.open(&source.path, OpenMode::Read), Ok);
+                let file = source.file.clone().map_or_else(|| files::open(self.disk, &source.path), Ok);
                 let file = file.map_err(|e| StoreError::Io { action: "open", path: source.path.clone(), source: e })?;
                 self.reader = Some(Reader::new(source, file));
                 continue;
@@ -238,7 +237,7 @@ impl Reader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::disk::MemDisk;
+    use crate::disk::{MemDisk, OpenMode};
 
     fn reader(content: &[u8], end: u64) -> Reader {
         let disk = MemDisk::new();

@@ -50,7 +50,7 @@ impl View {
         for segment in found {
             match &segment.file {
                 Some(file) => segments.add_active(segment.at.kind, Arc::clone(file)),
-                None => segments.add_sealed(segment.at.kind, segment.at.path.clone(), segment.kept, segment.dead_bytes),
+                None => segments.add_sealed(segment),
             };
         }
         Self { disk, segments, index }

@@ -271,6 +271,7 @@ pub fn retired_events_are_gone(store: &mut impl EventStore, seed: u64) {
             retire_some(store, &mut model, &mut rng);
         }
         while rng.chance(50) && must(store.compact(), "compact") {}
+        while rng.chance(50) && must(store.pack(), "pack") {}
         compare(store, &model, &mut rng);
     }
 }
@@ -393,6 +394,9 @@ pub fn what_was_synced_survives<M: Medium>(medium: &mut M, seed: u64) {
             }
             if rng.chance(20) {
                 must(store.compact(), "compact");
+            }
+            if rng.chance(20) {
+                must(store.pack(), "pack");
             }
             if rng.chance(20) {
                 let saved = some_meta(store.meta(), life);

@@ -168,12 +168,14 @@ impl Node {
         store.save_meta(&meta).map_err(failed)
     }
 
-    /// What a server does beside its commits: a step of compaction, or a snapshot. Yields whether compaction changed a
+    /// What a server does beside its commits: a step of compaction and all compression, or a snapshot. Yields whether compaction changed a
     /// file.
     pub(super) fn keep_up(&mut self, compact: bool) -> Result<bool, String> {
         let Some(process) = &mut self.process else { return Ok(false) };
         if compact {
-            return process.store.compact().map_err(|e| format!("compaction at server {}: {e}", self.index));
+            let changed = process.store.compact().map_err(|e| format!("compaction at server {}: {e}", self.index))?;
+            while process.store.pack().map_err(|e| format!("compression at server {}: {e}", self.index))? {}
+            return Ok(changed);
         }
         let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
         let made = stored::snapshot(&disk, &name(self.index), process.store.floors(), false);
