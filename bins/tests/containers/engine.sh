@@ -1,8 +1,8 @@
 # A container engine of our own, for session.sh, which reads this file. Nothing of it is left behind, and nobody else's engine,
 # network or images are touched.
 #
-# engine_start DIR CACHE   an engine in DIR; DOCKER_HOST names it. Returns 1 with a reason in ENGINE_WHY where none can be.
-# engine_base CACHE        the image dsv2-test-base in it: a minimal Debian, which is made once and kept in CACHE.
+# engine_start DIR         an engine in DIR; DOCKER_HOST names it. Returns 1 with a reason in ENGINE_WHY where none can be.
+# engine_base CACHE        the image dsv2-test-base in it: a minimal Debian, which is made once and kept in CACHE. Returns as above.
 # engine_stop DIR          ends it, and removes DIR and the network namespace.
 
 ENGINE_WHY=
@@ -58,7 +58,10 @@ engine_base() {
             { ENGINE_WHY="the base image cannot be made: $(tail -n 3 "$work/log")"; rm -rf "$work"; return 1; }
         rm -rf "$work"
     fi
-    docker import "$root" dsv2-test-base:local >/dev/null
+    docker import "$root" dsv2-test-base:local >/dev/null || { ENGINE_WHY="the base image cannot be imported"; return 1; }
+    # An engine may run where its containers cannot, as within another engine's container.
+    local said
+    said=$(timeout 60 docker run --rm dsv2-test-base:local true 2>&1) || { ENGINE_WHY="no container can be run: $said"; return 1; }
 }
 
 engine_stop() {

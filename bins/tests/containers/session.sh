@@ -74,7 +74,7 @@ client() { docker-compose exec -T client "$@"; }
 servers() {
     local id
     for id in $(containers server); do
-        docker exec "$id" bash -c 'printf "%s %s\n" "$(readlink /data)" "$(grep -o "\"node\":\"[0-9a-f]*\"" /data/meta.json)"' || return 1
+        docker exec "$id" bash -c 'printf "%s %s\n" "$(readlink -f /data)" "$(grep -o "\"node\":\"[0-9a-f]*\"" /data/meta.json)"' || return 1
     done | sort
 }
 
@@ -103,7 +103,7 @@ engine_start "$WORK/engine" || leave_out
 engine_base "$CACHE" || leave_out
 stage_programs
 begun=$SECONDS
-for part in part_1 part_2 part_3 part_4 part_5 recreated majorities removed; do
+for part in part_1 part_2 part_3 part_4 part_5 recreated majorities removed alone; do
     "$part"
     echo "session: $part after $((SECONDS - begun)) s"
 done

@@ -24,19 +24,25 @@ transcript() { cat >>"$TRANSCRIPT"; }
 
 say() { printf '\n%s\n' "$*" | tee -a "$TRANSCRIPT"; }
 
-# Without colours, cursor movements and carriage returns.
-plain() { sed -u -e 's/\x1b\[[0-9;?]*[a-zA-Z]//g' -e 's/\x1b[()][A-Z0-9]//g' -e 's/\r//g'; }
+# As a terminal shows it in the end: without colours, without what was overwritten, and without what `script` itself says.
+plain() {
+    sed -u -e 's/\r\x1b\[[0-9]*B/\n/g' -e 's/\x1b\[[0-9;?]*[a-zA-Z]//g' -e 's/\x1b[()][A-Z0-9]//g' -e 's/\r//g' -e 's/\^@//g' |
+        grep --line-buffered -vE ' \.\.\. ?$|^Session terminated'
+}
 
-# The first lines of what was said, or those that match a pattern.
+# The first lines of what was said, or the last of those that match a pattern.
 shown() {
     local lines=${SHOW:-$LINES_SHOWN}
     case $lines in
         *[!0-9]*) grep -E -- "$lines" | tail -n "$LINES_SHOWN" ;;
         *) awk -v max="$lines" 'NR <= max { print } END { if (NR > max) print "[" NR - max " more lines]" }' ;;
-    esac | cut -c 1-220
+    esac | cut -c 1-250 | sed 's/ *$//'
 }
 
-quote() { { printf '\n```console\n$ %s\n' "$1"; shown; printf '```\n'; } | tee -a "$TRANSCRIPT"; }
+# A command and what it said, as a block; lines without anything at its end are left out.
+quote() {
+    { printf '\n```console\n$ %s\n' "$1"; sed -e ':a' -e '/^\n*$/{$d;N;ba' -e '}' | shown; printf '```\n'; } | tee -a "$TRANSCRIPT"
+}
 
 run() {
     local begun=$SECONDS status
@@ -105,13 +111,15 @@ open() {
 # What the terminal has shown since the last line was typed must come to match.
 expect() {
     local deadline=$((SECONDS + 30))
-    until tail -c "+$((TERMINAL_SEEN + 1))" "$WORK/screen" | plain | grep -Eq -- "$1"; do
+    until tail -c "+$((TERMINAL_SEEN + 1))" "$WORK/screen" | plain | grep -E -- "$1" >/dev/null; do
         [ "$SECONDS" -lt "$deadline" ] || fail "the terminal never shows $1, but: $(plain <"$WORK/screen")"
         sleep 0.1
     done
 }
 
+# Types a line at the next prompt.
 type_in() {
+    expect '[$>] $'
     TERMINAL_SEEN=$(stat -c %s "$WORK/screen")
     printf '%s\n' "$1" >&8
 }
