@@ -7,7 +7,8 @@
 # DSV2_CONTAINERS_DIR    where the base image is kept; target/containers by default
 # DSV2_DOCKER=1          insists: without it a machine on which no engine can be started leaves this out, and says so
 #
-# Needs root and Debian's packages; installs those that are missing. Takes two minutes, and one more for the first base image.
+# Needs root and Debian's packages; installs those that are missing. Takes two and a half minutes, and one more for the first base image.
+# The transcript in the documentation is made by: bins/tests/containers/session.sh docs/operations/compose-session.md
 set -uo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
