@@ -47,6 +47,8 @@ TEXT
     done
     must "a client of the host is served" nsenter --net="/run/netns/$ENGINE_NET" "$BINARIES/dsv2-client" --user rui login
     must "the session's containers know the cluster" client dsv2 status
+    must "the servers' names can be chosen" grep -q "SERVER_NAME: ilha" < <(SERVER_NAME=ilha docker-compose config)
+    must "the ports can be opened" grep -q "0.0.0.0:5555" < <(DSV2_PUBLISH_AT=0.0.0.0 docker-compose config)
 }
 
 part_2() {
