@@ -22,8 +22,21 @@ use crate::cli::SHARED;
 use crate::error::Error;
 
 /// The sections that there may be: programs, and tools of `dsv2`.
-pub const SECTIONS: [&str; 12] =
-    ["broker", "proxy", "server", "reference", "client", "bot", "up", "status", "inspect", "import", "sim", "bench"];
+pub const SECTIONS: [&str; 13] = [
+    "broker",
+    "proxy",
+    "server",
+    "reference",
+    "client",
+    "bot",
+    "up",
+    "status",
+    "ping",
+    "inspect",
+    "import",
+    "sim",
+    "bench",
+];
 
 /// A configuration file.
 #[derive(Clone, Debug)]

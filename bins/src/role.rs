@@ -4,6 +4,7 @@
 //! and SIGTERM.
 
 mod broker;
+mod claim;
 mod proxy;
 mod reference;
 mod server;

@@ -3,6 +3,7 @@
 mod check;
 mod import;
 mod inspect;
+mod ping;
 mod sim;
 mod status;
 mod up;
@@ -32,6 +33,7 @@ pub struct ToolArgs {
 enum Tool {
     Up(up::UpArgs),
     Status(status::StatusArgs),
+    Ping(ping::PingArgs),
     Inspect(inspect::InspectArgs),
     Import(import::ImportArgs),
     Snapshot(upkeep::SnapshotArgs),
@@ -65,6 +67,7 @@ pub async fn tool(args: ToolArgs) -> Result<(), Error> {
     match args.tool {
         Tool::Up(args) => up::up(args).await,
         Tool::Status(args) => status::status(args).await,
+        Tool::Ping(args) => ping::ping(args).await,
         Tool::Inspect(args) => inspect::inspect(&args),
         Tool::Import(args) => import::import(&args),
         Tool::Snapshot(args) => upkeep::snapshot(&args),

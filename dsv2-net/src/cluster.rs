@@ -51,7 +51,7 @@ pub enum Place {
     /// TCP, at ports from a base on: clients, servers, publishers, subscribers, reference, and a link for each server.
     /// The seed's base is 5555. Base 0 takes free ports.
     Tcp {
-        /// The host to listen on.
+        /// The host to listen on; `*` for every address, at which the servers tell each other of the loopback address.
         host: String,
         /// The base port.
         base_port: u16,
@@ -217,8 +217,9 @@ impl Cluster {
             server.brokers = vec![wanted.inner("servers")];
             server.publish = vec![wanted.inner("publishers")];
             server.subscribe = vec![wanted.inner("subscribers")];
-            server.reference = endpoints.reference.clone();
+            server.reference = reached(&endpoints.reference);
             server.link = wanted.part(5 + index, &format!("link{}", index + 1))?;
+            server.advertise = server.link.is_wildcard().then(|| reached(&server.link));
             server.data = options.data.as_ref().map(|dir| dir.join(server.name.as_str()));
             server.format = options.format;
             server.coordinator_rank = options.coordinator_rank;
@@ -307,6 +308,14 @@ async fn start_server(options: &ServerOptions) -> Result<Server, ClusterError> {
     started.map_err(|source| ClusterError::Server { name: options.name.clone(), source })
 }
 
+/// Where this process reaches what listens there, perhaps on every address.
+fn reached(endpoint: &Endpoint) -> Endpoint {
+    match endpoint {
+        Endpoint::Tcp { port, .. } if endpoint.is_wildcard() => Endpoint::tcp("127.0.0.1", *port),
+        other => other.clone(),
+    }
+}
+
 fn server_name(index: usize) -> Result<ServerName, ClusterError> {
     format!("server{}", index + 1)
         .parse()
@@ -350,6 +359,21 @@ impl Plan {
                     u16::try_from(port).map_err(|_| ClusterError::Options(format!("there is no port {port}")))?;
                 Ok(Endpoint::tcp(host.clone(), port))
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_told_to_come_to_every_address() {
+        for host in ["*", "0.0.0.0", "::"] {
+            assert_eq!(reached(&Endpoint::tcp(host, 5560)), Endpoint::tcp("127.0.0.1", 5560));
+        }
+        for endpoint in [Endpoint::tcp("10.0.0.1", 5560), Endpoint::memory("link")] {
+            assert_eq!(reached(&endpoint), endpoint);
         }
     }
 }

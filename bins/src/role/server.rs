@@ -9,7 +9,7 @@ use dsv2_net::Endpoint;
 use dsv2_net::server::{Server, ServerOptions};
 use dsv2_sync::election::{CoordinatorRank, ElectionForm};
 
-use super::ready;
+use super::{claim, ready};
 use crate::args::{self, Common, Part, Place};
 use crate::cli::HasCommon;
 use crate::error::Error;
@@ -31,6 +31,11 @@ pub struct ServerArgs {
     /// Its data directory.
     #[arg(long, value_name = "DIR", default_value = "data")]
     data: PathBuf,
+    /// Takes the first of DIR/server1, DIR/server2, … that no running server holds, and that name. --name then says what
+    /// stands before the number [default: server], and --data becomes a symbolic link to what was taken. For servers that
+    /// are started alike, as replicas of a container are.
+    #[arg(long, value_name = "DIR")]
+    claim: Option<PathBuf>,
     /// The servers whose majority holds a write before it is acknowledged at level quorum; the same list for every server.
     /// Without it every server writes on its own, and the only level is local.
     #[arg(long, value_name = "A,B,C", value_delimiter = ',')]
@@ -87,9 +92,10 @@ impl HasCommon for ServerArgs {
 
 impl ServerArgs {
     fn options(self) -> Result<ServerOptions, Error> {
-        let name = match self.name {
-            Some(name) => name,
-            None => host_name()?,
+        let name = match (self.name, &self.claim) {
+            (Some(name), _) => name,
+            (None, Some(_)) => ServerName::new("server")?,
+            (None, None) => host_name()?,
         };
         let mut options = ServerOptions::new(name);
         options.data = Some(self.data);
@@ -140,7 +146,12 @@ fn host_name() -> Result<ServerName, Error> {
 /// [`Error::Bind`], [`Error::Usage`], [`Error::Store`], and [`Error::Failed`] where it must not run.
 pub async fn server(args: ServerArgs) -> Result<(), Error> {
     let mut shutdown = Shutdown::install()?;
-    let mut server = Server::start(args.options()?).await?;
+    let claim = args.claim.clone();
+    let options = args.options()?;
+    let mut server = match claim {
+        Some(root) => claim::start(options, &root).await?,
+        None => Server::start(options).await?,
+    };
     ready("server", &[("name", server.name().to_string()), ("link", server.link().to_string())])?;
     tokio::select! {
         () = shutdown.wait() => {}

@@ -80,7 +80,7 @@ pub(super) async fn gather(broker: &Endpoint, timeout: Duration) -> Result<Repor
 }
 
 /// Asks whoever answers there. Nothing is published to a client without a user, so where its proxy is does not matter.
-async fn ask(endpoint: Endpoint, timeout: Duration) -> Result<StatusReport, Error> {
+pub(super) async fn ask(endpoint: Endpoint, timeout: Duration) -> Result<StatusReport, Error> {
     let mut options = Options::new(endpoint.clone(), endpoint);
     options.timeout = timeout;
     let client = sdk::connect(&options).await?;

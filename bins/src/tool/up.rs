@@ -7,12 +7,12 @@ use clap::Args;
 use dsv2_core::Format;
 use dsv2_net::Endpoint;
 use dsv2_net::cluster::{Cluster, ClusterOptions, Endpoints, Place as ClusterPlace};
-use dsv2_net::port::{PortError, PortEvent, PortLimits, SocketKind, Transport, connect};
+use dsv2_net::port::SocketKind;
 use dsv2_sync::election::CoordinatorRank;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
-use super::status;
+use super::{ping, status};
 use crate::args::{self, Place};
 use crate::bot::{self, BotPlan, Summary};
 use crate::error::Error;
@@ -128,14 +128,7 @@ async fn wait_until_all_answer(endpoints: &Endpoints) -> Result<(), Error> {
         (SocketKind::Dealer, &endpoints.reference),
     ];
     for (kind, endpoint) in parts {
-        let endpoint = local(endpoint);
-        let failed = |error: PortError| Error::Failed(format!("{endpoint}: {error}"));
-        let mut port = connect(Transport::Native, kind, endpoint.clone(), PortLimits::default()).map_err(failed)?;
-        let mut events = Vec::new();
-        while !events.iter().any(|event| matches!(event, PortEvent::Up { .. })) {
-            let answer = timeout(READY_WITHIN, port.recv(&mut events)).await;
-            answer.map_err(|_| Error::NoAnswer(format!("nobody answers at {endpoint}")))?.map_err(failed)?;
-        }
+        ping::handshake(kind, local(endpoint), READY_WITHIN).await?;
     }
     Ok(())
 }

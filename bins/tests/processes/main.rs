@@ -8,6 +8,7 @@ mod chat;
 mod clocks;
 mod cluster;
 mod command_line;
+mod containers;
 mod disks;
 #[cfg(target_os = "linux")]
 mod failover;
