@@ -39,9 +39,11 @@ const KEEPERS: &[&str] = &[
     "seed-python",
 ];
 const ANNOUNCERS: &[&str] = &["dsv2", "dsv2-3", "redis", "nats", "mosquitto"];
+/// Those that store nothing, and acknowledge nothing.
+const FORWARDERS: &[&str] = &["dsv2-proxy", "nats"];
 const ANSWERERS: &[&str] = &["dsv2", "nats"];
 
-const SCENARIOS: [Scenario; 8] = [
+const SCENARIOS: [Scenario; 10] = [
     Scenario {
         name: "publish-1",
         what: "durable publications, 1 in flight",
@@ -83,6 +85,20 @@ const SCENARIOS: [Scenario; 8] = [
         load: Load::FanOut { subscribers: 50, rate: Some(1_000.0) },
         base: "nats",
         systems: ANNOUNCERS,
+    },
+    Scenario {
+        name: "proxy-1",
+        what: "deliveries to 1 subscriber, nothing stored",
+        load: Load::FanOut { subscribers: 1, rate: None },
+        base: "nats",
+        systems: FORWARDERS,
+    },
+    Scenario {
+        name: "proxy-50",
+        what: "deliveries to 50 subscribers, nothing stored",
+        load: Load::FanOut { subscribers: 50, rate: None },
+        base: "nats",
+        systems: FORWARDERS,
     },
     Scenario {
         name: "request-1",

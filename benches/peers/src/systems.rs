@@ -5,6 +5,7 @@ mod mosquitto;
 mod nats;
 mod postgres;
 mod process;
+mod proxy;
 mod rabbitmq;
 mod redis;
 mod seed;
@@ -72,9 +73,10 @@ pub(crate) trait Requester: Send + Sync {
 }
 
 /// All of them, ours first.
-pub(crate) const ALL: [&dyn System; 10] = [
+pub(crate) const ALL: [&dyn System; 11] = [
     &dsv2::Dsv2 { servers: 1 },
     &dsv2::Dsv2 { servers: 3 },
+    &proxy::Proxy,
     &redis::Redis,
     &nats::JetStream,
     &nats::Nats,

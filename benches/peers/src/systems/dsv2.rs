@@ -47,30 +47,30 @@ impl System for Dsv2 {
     }
 }
 
-/// The workspace's own, built for release.
-fn program() -> PathBuf {
-    workspace().join("target/release/dsv2")
+/// One of the workspace's own, built for release.
+pub(super) fn program(name: &str) -> PathBuf {
+    workspace().join("target/release").join(name)
 }
 
 fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// Builds it as the sources are now.
+/// Builds them as the sources are now.
 ///
 /// # Errors
-/// It does not build.
+/// They do not build.
 pub(crate) fn build() -> Result<()> {
     let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["build", "--quiet", "--release", "--bin", "dsv2", "--target-dir", "target"]).current_dir(workspace());
-    if cargo.status()?.success() { Ok(()) } else { Err("dsv2 does not build".into()) }
+    cargo.args(["build", "--quiet", "--release", "--bin", "dsv2", "--bin", "dsv2-proxy", "--target-dir", "target"]);
+    if cargo.current_dir(workspace()).status()?.success() { Ok(()) } else { Err("dsv2 does not build".into()) }
 }
 
 impl Cluster {
     /// Starts one in a process of its own, with nothing stored but the channel that everybody publishes in.
     pub(crate) async fn start(servers: u8) -> Result<Self> {
         let (dir, port) = (folder()?, free_ports(5 + u16::from(servers))?);
-        let mut command = Command::new(program());
+        let mut command = Command::new(program("dsv2"));
         command.args(["up", "--servers", &servers.to_string(), "--base-port", &port.to_string(), "--data"]);
         command.arg(dir.path().join("data"));
         let mut server = Server::start(command, dir)?;
