@@ -8,7 +8,7 @@ use crate::systems::{self, Running, System};
 use crate::table::{Figures, Row};
 use crate::{Result, chart};
 
-const BYTES: usize = 128;
+pub(crate) const BYTES: usize = 128;
 
 #[derive(Clone, Copy, Debug)]
 enum Load {
@@ -188,7 +188,7 @@ async fn measured(system: &dyn System, scenario: &Scenario, measure: Duration) -
 }
 
 /// The names that were asked for, all if none was; they must exist.
-fn chosen<'a>(asked: &'a Option<String>, there: impl Iterator<Item = &'a str>) -> Result<Vec<&'a str>> {
+pub(crate) fn chosen<'a>(asked: &'a Option<String>, there: impl Iterator<Item = &'a str>) -> Result<Vec<&'a str>> {
     let there: Vec<&str> = there.collect();
     let Some(asked) = asked else { return Ok(there) };
     asked
