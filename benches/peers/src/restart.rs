@@ -16,7 +16,7 @@ use crate::{Result, loads};
 
 /// Until a system that was started again answers, and how long one attempt may take.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(120);
-const ATTEMPT: Duration = Duration::from_secs(10);
+const ATTEMPT: Duration = Duration::from_secs(30);
 /// Between two attempts.
 const PAUSE: Duration = Duration::from_millis(2);
 
