@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -22,10 +22,6 @@ const IN_FLIGHT: usize = 1_000;
 const IN_FLIGHT_BYTES: usize = 16 << 20;
 /// Channels that are created at a time.
 const CREATING: usize = 256;
-
-/// Between two looks at whether a cluster has nothing to do, and how long that may take.
-const LOOK_EVERY: Duration = Duration::from_millis(300);
-const SETTLED_WITHIN: Duration = Duration::from_secs(60);
 
 /// What grows.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -138,8 +134,8 @@ async fn point(dimension: Dimension, amount: usize, measure: Duration) -> Result
     let held = |cluster: &Cluster| (cluster.memory_bytes() - before) / amount as f64;
     let (sample, memory_bytes_each) = match dimension {
         Dimension::Stored => {
-            fill(&cluster, amount).await?;
-            settle(&cluster).await;
+            loads::fill(&cluster, 1, IN_FLIGHT, amount, BYTES).await?;
+            loads::settle(&cluster).await;
             let each = held(&cluster);
             (loads::publish(&cluster, 1, IN_FLIGHT, BYTES, measure).await?, each)
         }
@@ -147,14 +143,14 @@ async fn point(dimension: Dimension, amount: usize, measure: Duration) -> Result
             let clients = connect(&cluster, amount).await?;
             let each = held(&cluster);
             drop(clients);
-            settle(&cluster).await;
+            loads::settle(&cluster).await;
             let sample = loads::publish(&cluster, amount, (IN_FLIGHT / amount).max(1), BYTES, measure).await?;
             (sample, each)
         }
         Dimension::Subscribers => (loads::fan_out(&cluster, amount, None, BYTES, measure).await?, 0.0),
         Dimension::Topics => {
             let many = Many::new(&cluster, amount).await?;
-            settle(&cluster).await;
+            loads::settle(&cluster).await;
             let each = held(&cluster);
             (loads::publish(&many, 1, IN_FLIGHT, BYTES, measure).await?, each)
         }
@@ -172,40 +168,6 @@ async fn point(dimension: Dimension, amount: usize, measure: Duration) -> Result
         memory_bytes: cluster.memory_bytes(),
         memory_bytes_each,
     })
-}
-
-/// Waits until the cluster has nothing to do: a snapshot takes processor and memory while it is made.
-async fn settle(cluster: &Cluster) {
-    let begun = Instant::now();
-    let mut quiet = 0;
-    while quiet < 3 && begun.elapsed() < SETTLED_WITHIN {
-        let before = cluster.cpu_seconds();
-        tokio::time::sleep(LOOK_EVERY).await;
-        let is_quiet = cluster.cpu_seconds() - before < LOOK_EVERY.as_secs_f64() * 0.05;
-        quiet = if is_quiet { quiet + 1 } else { 0 };
-    }
-}
-
-/// Stores so many events.
-async fn fill(cluster: &Cluster, events: usize) -> Result<()> {
-    let publisher = cluster.publisher().await?;
-    let payload = Bytes::from(vec![b'x'; BYTES]);
-    let left = Arc::new(AtomicUsize::new(events));
-    let mut tasks = JoinSet::new();
-    for _ in 0..IN_FLIGHT.min(events) {
-        let (publisher, payload, left) = (Arc::clone(&publisher), payload.clone(), Arc::clone(&left));
-        let take = move || left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok();
-        tasks.spawn(async move {
-            while take() {
-                publisher.publish(payload.clone()).await?;
-            }
-            Result::Ok(())
-        });
-    }
-    while let Some(ended) = tasks.join_next().await {
-        ended??;
-    }
-    Ok(())
 }
 
 /// So many clients that do nothing.

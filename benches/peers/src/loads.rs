@@ -23,6 +23,11 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const LEAD: usize = 1_000;
 /// Publications under way in a fan-out.
 const FAN_OUT_IN_FLIGHT: usize = 100;
+/// Between two looks at whether a system has nothing to do, and how long that may take.
+const LOOK_EVERY: Duration = Duration::from_millis(300);
+const SETTLED_WITHIN: Duration = Duration::from_secs(60);
+/// However many messages are stored first.
+const FILLED_WITHIN: Duration = Duration::from_secs(900);
 const HISTOGRAMS: usize = 16;
 const PROBE: &[u8] = b"probe";
 
@@ -145,6 +150,65 @@ pub(crate) async fn publish(
         }
     }
     closed_loop(system, workers, measure).await
+}
+
+/// Stores so many messages, each acknowledged.
+pub(crate) async fn fill(
+    system: &dyn Running,
+    connections: usize,
+    in_flight: usize,
+    messages: usize,
+    bytes: usize,
+) -> Result<()> {
+    let next = Arc::new(AtomicU64::new(0));
+    let mut tasks = JoinSet::new();
+    for _ in 0..connections {
+        let publisher = system.publisher().await?;
+        for _ in 0..in_flight.min(messages) {
+            let (publisher, next): (Arc<dyn Publisher>, _) = (Arc::clone(&publisher), Arc::clone(&next));
+            tasks.spawn(async move {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= messages as u64 {
+                        return Result::Ok(());
+                    }
+                    publisher.publish(text(number, bytes)).await?;
+                }
+            });
+        }
+    }
+    let all = async {
+        while let Some(ended) = tasks.join_next().await {
+            ended??;
+        }
+        Result::Ok(())
+    };
+    tokio::time::timeout(FILLED_WITHIN, all).await?
+}
+
+/// Letters without a pattern, another text for each number: what packs its files gains no more by them than by prose.
+fn text(number: u64, bytes: usize) -> Bytes {
+    // Xorshift of 64 bits (Marsaglia, 2003), begun elsewhere by each number.
+    let mut state = number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mut letter = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        b"abcdefghijklmnopqrstuvwxyz "[((state >> 32) % 27) as usize]
+    };
+    (0..bytes).map(|_| letter()).collect::<Vec<_>>().into()
+}
+
+/// Waits until a system has nothing to do: what it does behind its answers takes processor, memory and disk meanwhile.
+pub(crate) async fn settle(system: &dyn Running) {
+    let begun = Instant::now();
+    let mut quiet = 0;
+    while quiet < 3 && begun.elapsed() < SETTLED_WITHIN {
+        let before = system.cpu_seconds();
+        tokio::time::sleep(LOOK_EVERY).await;
+        let is_quiet = system.cpu_seconds() - before < LOOK_EVERY.as_secs_f64() * 0.05;
+        quiet = if is_quiet { quiet + 1 } else { 0 };
+    }
 }
 
 /// Requests, so many outstanding on one connection.

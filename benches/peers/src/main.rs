@@ -6,13 +6,14 @@
 //! ```
 //!
 //! `forwarders` replaces only what stands in the middle; `systems` measures whole systems through their usual clients;
-//! `curves` tells how our own costs grow with the amount of work.
+//! `curves` tells how our own costs grow with the amount of work, `restart` what it costs to have kept many messages.
 //! Rounds are interleaved, and each begins with another system, so that a machine that slows down slows all of them.
 
 mod chart;
 mod curves;
 mod forwarders;
 mod loads;
+mod restart;
 mod scenarios;
 mod systems;
 mod table;
@@ -30,6 +31,7 @@ const USAGE: &str = "\
 dsv2-bench-peers forwarders [--rounds N] [--only SCENARIOS] [--kinds FORWARDERS]
 dsv2-bench-peers systems    [--rounds N] [--only SCENARIOS] [--systems NAMES] [--seconds S] [--charts DIR] [--json FILE]
 dsv2-bench-peers curves     [--rounds N] [--only DIMENSIONS] [--seconds S] [--json FILE]
+dsv2-bench-peers restart    [--rounds N] [--messages N] [--systems NAMES] [--json FILE]
 dsv2-bench-peers list";
 
 fn main() -> ExitCode {
@@ -80,8 +82,20 @@ fn run(args: &[String]) -> Result<()> {
             options.end()?;
             until_interrupted(curves::measure(&request))
         }
+        "restart" => {
+            let request = restart::Request {
+                rounds: options.number("--rounds", 5)?,
+                messages: options.number("--messages", 1_000_000)?,
+                systems: options.text("--systems")?,
+                json: options.text("--json")?.map(Into::into),
+            };
+            options.end()?;
+            until_interrupted(restart::measure(&request))
+        }
         "list" => {
             scenarios::list();
+            println!();
+            restart::list();
             Ok(())
         }
         _ => Err(USAGE.into()),

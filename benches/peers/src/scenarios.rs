@@ -8,7 +8,7 @@ use crate::systems::{self, Running, System};
 use crate::table::{Figures, Row};
 use crate::{Result, chart};
 
-const BYTES: usize = 128;
+pub(crate) const BYTES: usize = 128;
 
 #[derive(Clone, Copy, Debug)]
 enum Load {
@@ -39,9 +39,11 @@ const KEEPERS: &[&str] = &[
     "seed-python",
 ];
 const ANNOUNCERS: &[&str] = &["dsv2", "dsv2-3", "redis", "nats", "mosquitto"];
+/// Those that store nothing, and acknowledge nothing.
+const FORWARDERS: &[&str] = &["dsv2-proxy", "nats"];
 const ANSWERERS: &[&str] = &["dsv2", "nats"];
 
-const SCENARIOS: [Scenario; 8] = [
+const SCENARIOS: [Scenario; 10] = [
     Scenario {
         name: "publish-1",
         what: "durable publications, 1 in flight",
@@ -83,6 +85,20 @@ const SCENARIOS: [Scenario; 8] = [
         load: Load::FanOut { subscribers: 50, rate: Some(1_000.0) },
         base: "nats",
         systems: ANNOUNCERS,
+    },
+    Scenario {
+        name: "proxy-1",
+        what: "deliveries to 1 subscriber, nothing stored",
+        load: Load::FanOut { subscribers: 1, rate: None },
+        base: "nats",
+        systems: FORWARDERS,
+    },
+    Scenario {
+        name: "proxy-50",
+        what: "deliveries to 50 subscribers, nothing stored",
+        load: Load::FanOut { subscribers: 50, rate: None },
+        base: "nats",
+        systems: FORWARDERS,
     },
     Scenario {
         name: "request-1",
@@ -172,7 +188,7 @@ async fn measured(system: &dyn System, scenario: &Scenario, measure: Duration) -
 }
 
 /// The names that were asked for, all if none was; they must exist.
-fn chosen<'a>(asked: &'a Option<String>, there: impl Iterator<Item = &'a str>) -> Result<Vec<&'a str>> {
+pub(crate) fn chosen<'a>(asked: &'a Option<String>, there: impl Iterator<Item = &'a str>) -> Result<Vec<&'a str>> {
     let there: Vec<&str> = there.collect();
     let Some(asked) = asked else { return Ok(there) };
     asked

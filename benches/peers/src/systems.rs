@@ -5,11 +5,14 @@ mod mosquitto;
 mod nats;
 mod postgres;
 mod process;
+mod proxy;
 mod rabbitmq;
 mod redis;
 mod seed;
 
 use std::sync::Arc;
+
+use process::Server;
 
 pub(crate) use dsv2::{CHANNEL, Cluster, build};
 
@@ -29,7 +32,14 @@ pub(crate) trait System: Sync {
     fn durability(&self) -> &'static str;
 
     /// Starts it with nothing stored.
-    async fn start(&self) -> Result<Box<dyn Running>>;
+    async fn start(&self) -> Result<Box<dyn Running>> {
+        Ok(self.keep().await?)
+    }
+
+    /// The same, of a system that can be started again with what it was given.
+    async fn keep(&self) -> Result<Box<dyn Keeper>> {
+        Err("this system keeps nothing".into())
+    }
 }
 
 /// A system that runs; it ends on drop.
@@ -57,6 +67,34 @@ pub(crate) trait Running: Send + Sync {
     }
 }
 
+/// A system that runs, and that finds what it was given when it is started again.
+#[async_trait]
+pub(crate) trait Keeper: Running {
+    /// What is ended, and started again.
+    fn server(&mut self) -> &mut Server;
+
+    /// Reads one message that was stored, on a new connection. An error while it is not there.
+    async fn read(&self) -> Result<()>;
+
+    /// Over how many connections it is filled, with how many publications in flight on each.
+    fn fill_by(&self) -> (usize, usize) {
+        (1, 1_000)
+    }
+
+    /// Of what the log takes on disk, where its parts are told apart.
+    fn segments(&self) -> Result<Option<Segments>> {
+        Ok(None)
+    }
+}
+
+/// The parts of a log.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Segments {
+    pub(crate) open_bytes: u64,
+    pub(crate) open_messages: u64,
+    pub(crate) sealed_bytes: u64,
+}
+
 /// Publishes on one connection.
 #[async_trait]
 pub(crate) trait Publisher: Send + Sync {
@@ -72,9 +110,10 @@ pub(crate) trait Requester: Send + Sync {
 }
 
 /// All of them, ours first.
-pub(crate) const ALL: [&dyn System; 10] = [
+pub(crate) const ALL: [&dyn System; 11] = [
     &dsv2::Dsv2 { servers: 1 },
     &dsv2::Dsv2 { servers: 3 },
+    &proxy::Proxy,
     &redis::Redis,
     &nats::JetStream,
     &nats::Nats,

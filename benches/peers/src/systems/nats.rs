@@ -10,7 +10,7 @@ use futures_util::StreamExt;
 use tokio::task::JoinSet;
 
 use super::process::{Server, folder, free_ports};
-use super::{Publisher, Requester, Running, System};
+use super::{Keeper, Publisher, Requester, Running, System};
 use crate::Result;
 use crate::loads::Arrivals;
 
@@ -53,7 +53,7 @@ impl System for JetStream {
         "written to the system's memory, no sync"
     }
 
-    async fn start(&self) -> Result<Box<dyn Running>> {
+    async fn keep(&self) -> Result<Box<dyn Keeper>> {
         let instance = start(true).await?;
         let context = jetstream::new(instance.connect().await?);
         let stream = jetstream::stream::Config {
@@ -98,7 +98,7 @@ impl Running for Instance {
 
     async fn publisher(&self) -> Result<Arc<dyn Publisher>> {
         let client = self.connect().await?;
-        if self.keeps { Ok(Arc::new(Keeper(jetstream::new(client)))) } else { Ok(Arc::new(Core(client))) }
+        if self.keeps { Ok(Arc::new(Stored(jetstream::new(client)))) } else { Ok(Arc::new(Core(client))) }
     }
 
     async fn subscribe(&self, subscriber: usize, arrivals: Arc<Arrivals>) -> Result<()> {
@@ -129,6 +129,19 @@ impl Running for Instance {
     }
 }
 
+#[async_trait]
+impl Keeper for Instance {
+    fn server(&mut self) -> &mut Server {
+        &mut self.server
+    }
+
+    async fn read(&self) -> Result<()> {
+        let stream = jetstream::new(self.connect().await?).get_stream(SUBJECT).await?;
+        stream.get_last_raw_message_by_subject(SUBJECT).await?;
+        Ok(())
+    }
+}
+
 struct Core(async_nats::Client);
 
 #[async_trait]
@@ -146,10 +159,10 @@ impl Requester for Core {
     }
 }
 
-struct Keeper(jetstream::Context);
+struct Stored(jetstream::Context);
 
 #[async_trait]
-impl Publisher for Keeper {
+impl Publisher for Stored {
     async fn publish(&self, payload: Bytes) -> Result<()> {
         self.0.publish(SUBJECT, payload).await?.await?;
         Ok(())

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio_postgres::{Client, NoTls, Statement};
 
 use super::process::{Server, folder, free_ports, give};
-use super::{Publisher, Running, System};
+use super::{Keeper, Publisher, Running, System};
 use crate::Result;
 
 /// Whom the package makes; the server refuses to run as root.
@@ -32,7 +32,7 @@ impl System for Postgres {
         "a commit each: synced"
     }
 
-    async fn start(&self) -> Result<Box<dyn Running>> {
+    async fn keep(&self) -> Result<Box<dyn Keeper>> {
         let (dir, port) = (folder()?, free_ports(1)?);
         give(dir.path(), USER)?;
         let data = dir.path().join("data");
@@ -80,7 +80,7 @@ impl Instance {
                 }
                 // It listens before it has recovered.
                 Err(error) if begun.elapsed().as_secs() > 20 => return Err(error.into()),
-                Err(_) => tokio::time::sleep(std::time::Duration::from_millis(50)).await,
+                Err(_) => tokio::time::sleep(std::time::Duration::from_millis(5)).await,
             }
         }
     }
@@ -96,6 +96,23 @@ impl Running for Instance {
         let client = self.connect().await?;
         let insert = client.prepare("insert into log (message) values ($1)").await?;
         Ok(Arc::new(Inserter { client, insert }))
+    }
+}
+
+#[async_trait]
+impl Keeper for Instance {
+    fn server(&mut self) -> &mut Server {
+        &mut self.server
+    }
+
+    async fn read(&self) -> Result<()> {
+        self.connect().await?.query_one("select message from log order by id desc limit 1", &[]).await?;
+        Ok(())
+    }
+
+    /// A connection commits one row after the other.
+    fn fill_by(&self) -> (usize, usize) {
+        (16, 64)
     }
 }
 

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
+use lapin::options::{BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 
 use super::process::{Server, folder, free_ports};
-use super::{Publisher, Running, System};
+use super::{Keeper, Publisher, Running, System};
 use crate::Result;
 
 const QUEUE: &str = "bench";
@@ -37,7 +37,7 @@ impl System for RabbitMq {
         if self.quorum { "quorum queue of one node, confirms: synced" } else { "durable queue, confirms: synced" }
     }
 
-    async fn start(&self) -> Result<Box<dyn Running>> {
+    async fn keep(&self) -> Result<Box<dyn Keeper>> {
         let (dir, port) = (folder()?, free_ports(3)?);
         // The runtime would start one of its own, and leave it behind.
         let epmd_port = (port + 2).to_string();
@@ -56,6 +56,14 @@ impl System for RabbitMq {
     }
 }
 
+impl Instance {
+    async fn connect(&self) -> Result<(Connection, Channel)> {
+        let connection = Connection::connect(&self.url, ConnectionProperties::default()).await?;
+        let channel = connection.create_channel().await?;
+        Ok((connection, channel))
+    }
+}
+
 #[async_trait]
 impl Running for Instance {
     fn cpu_seconds(&self) -> f64 {
@@ -63,8 +71,7 @@ impl Running for Instance {
     }
 
     async fn publisher(&self) -> Result<Arc<dyn Publisher>> {
-        let connection = Connection::connect(&self.url, ConnectionProperties::default()).await?;
-        let channel = connection.create_channel().await?;
+        let (connection, channel) = self.connect().await?;
         let mut arguments = FieldTable::default();
         let kind = if self.quorum { "quorum" } else { "classic" };
         arguments.insert("x-queue-type".into(), AMQPValue::LongString(kind.into()));
@@ -72,6 +79,22 @@ impl Running for Instance {
         channel.queue_declare(QUEUE.into(), options, arguments).await?;
         channel.confirm_select(ConfirmSelectOptions::default()).await?;
         Ok(Arc::new(Confirmed { _connection: connection, channel }))
+    }
+}
+
+#[async_trait]
+impl Keeper for Instance {
+    fn server(&mut self) -> &mut Server {
+        &mut self.server
+    }
+
+    async fn read(&self) -> Result<()> {
+        let (_connection, channel) = self.connect().await?;
+        // Not acknowledged, so it stays.
+        match channel.basic_get(QUEUE.into(), BasicGetOptions::default()).await? {
+            Some(_) => Ok(()),
+            None => Err("nothing is stored".into()),
+        }
     }
 }
 

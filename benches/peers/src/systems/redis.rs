@@ -11,7 +11,7 @@ use redis::AsyncConnectionConfig;
 use redis::aio::MultiplexedConnection;
 
 use super::process::{Server, folder, free_ports};
-use super::{Publisher, Running, System};
+use super::{Keeper, Publisher, Running, System};
 use crate::Result;
 use crate::loads::Arrivals;
 
@@ -32,7 +32,7 @@ impl System for Redis {
         "Streams, appendfsync always: synced, group commit; publish/subscribe: nothing is kept"
     }
 
-    async fn start(&self) -> Result<Box<dyn Running>> {
+    async fn keep(&self) -> Result<Box<dyn Keeper>> {
         let (dir, port) = (folder()?, free_ports(1)?);
         let mut command = Command::new("redis-server");
         command.args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--save", ""]);
@@ -75,6 +75,20 @@ impl Running for Instance {
             }
         });
         Ok(())
+    }
+}
+
+#[async_trait]
+impl Keeper for Instance {
+    fn server(&mut self) -> &mut Server {
+        &mut self.server
+    }
+
+    async fn read(&self) -> Result<()> {
+        let mut command = redis::cmd("XREVRANGE");
+        command.arg("bench").arg("+").arg("-").arg("COUNT").arg(1);
+        let found: redis::Value = command.query_async(&mut self.connect().await?).await?;
+        if found == redis::Value::Array(Vec::new()) { Err("nothing is stored".into()) } else { Ok(()) }
     }
 }
 
