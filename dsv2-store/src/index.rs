@@ -173,6 +173,9 @@ impl<P: Place> Index<P> {
     pub(crate) fn next_live(&self, id: u32, from: u64) -> Option<u64> {
         let held = &self.origins.get(id as usize)?.held;
         let from = usize::try_from(from.max(1) - 1).ok()?;
+        if held.get(from).is_some() {
+            return Some(from as u64 + 1);
+        }
         held.iter_from(from).next().map(|(at, _)| at as u64 + 1)
     }
 

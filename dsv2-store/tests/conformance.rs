@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use dsv2_core::Position;
 use dsv2_store::testing::{FaultyDisk, Sampler, conformance};
 use dsv2_store::{Disk, EventStore, FsDisk, JsonlConfig, JsonlStore, MemDisk, MemoryStore, Meta};
 
@@ -90,4 +91,27 @@ fn one_holder_at_a_time() {
     drop(first);
     drop(JsonlStore::open_dir(dir.path(), config()).expect("free again"));
     assert!(FsDisk::existing(dir.path().join("nothing")).is_err());
+}
+
+/// More than one thread reads alone: the other visits, in the same order.
+#[test]
+fn a_long_log_is_replayed_in_order_from_anywhere() {
+    let disk: Arc<dyn Disk> = Arc::new(MemDisk::new());
+    let config = || JsonlConfig { segment_bytes: 1 << 20, node: 9 };
+    let mut store = JsonlStore::open(Arc::clone(&disk), config()).expect("opens");
+    let (mut sampler, mut written) = (Sampler::new(4), Vec::new());
+    while store.stats().bytes < 6 << 20 {
+        let batch = sampler.batch(500);
+        store.append(&batch).and_then(|()| store.sync()).expect("is written");
+        written.extend(batch);
+    }
+    let replayed = |after: &Position| {
+        let mut events = Vec::new();
+        store.replay_after(after, &mut |event| events.push(event)).expect("replays");
+        events
+    };
+    assert!(replayed(&Position::default()) == written);
+    let half: Position =
+        written[..written.len() / 2].iter().map(|event| (event.id.origin.clone(), event.id.seq)).collect();
+    assert!(replayed(&half) == written[written.len() / 2..]);
 }

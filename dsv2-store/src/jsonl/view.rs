@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
 
 use dsv2_core::{Event, EventId, Origin, Position};
 
@@ -18,6 +19,13 @@ use crate::index::{EventRef, Index};
 const GAP_BYTES: u64 = 4 << 10;
 /// up to so many bytes.
 const WINDOW_BYTES: u64 = 256 << 10;
+
+/// A log of so many bytes is worth two threads.
+const ALONE_BYTES: u64 = 4 << 20;
+/// So many events are handed over at a time,
+const BATCH_EVENTS: usize = 512;
+/// and so many times before they are visited.
+const AHEAD_BATCHES: usize = 4;
 
 /// A part of a file in memory.
 #[derive(Default)]
@@ -124,8 +132,37 @@ impl View {
     }
 
     /// Hands all served events that `after` does not mean to `visit`, in log order, except that one that had to wait for
-    /// another comes after it. `sources` must hold them all.
+    /// another comes after it. `sources` must hold them all. Of a long log, one thread reads what the other visits.
     pub(crate) fn replay(
+        &self,
+        sources: Vec<Vec<Source>>,
+        after: &Position,
+        visit: &mut dyn FnMut(Event),
+    ) -> Result<(), StoreError> {
+        let bytes: u64 = sources.iter().flatten().map(|source| source.end.saturating_sub(source.start)).sum();
+        if bytes < ALONE_BYTES {
+            return self.read(sources, after, visit);
+        }
+        std::thread::scope(|scope| {
+            let (sender, batches) = sync_channel::<Vec<Event>>(AHEAD_BATCHES);
+            let reading = scope.spawn(move || {
+                let mut batch = Vec::with_capacity(BATCH_EVENTS);
+                let read = self.read(sources, after, &mut |event| {
+                    batch.push(event);
+                    if batch.len() == BATCH_EVENTS {
+                        // A visitor that is gone has panicked, which the other thread tells.
+                        let _ = sender.send(std::mem::replace(&mut batch, Vec::with_capacity(BATCH_EVENTS)));
+                    }
+                });
+                let _ = sender.send(batch);
+                read
+            });
+            batches.into_iter().flatten().for_each(visit);
+            reading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
+    fn read(
         &self,
         sources: Vec<Vec<Source>>,
         after: &Position,
@@ -140,7 +177,12 @@ impl View {
             origins.map(|id| next_live(id, index.origin(id).map_or(0, |origin| after.get(origin)) + 1)).collect();
         let mut passed: HashSet<(u32, u64)> = HashSet::new();
         let mut current: Option<(Origin, u32)> = None;
+        let mut visited = 0;
         while let Some((_, head)) = merge.next()? {
+            if visited >= BATCH_EVENTS {
+                // Two threads that count the same names' owners up and down would wait for each other.
+                (names, visited) = (Interner::default(), 0);
+            }
             let garbled = || self.corrupt(head.loc.segment, u64::from(head.loc.offset), "the line holds no event");
             let event = Line::parse(merge.covered()).and_then(|line| line.to_event(&mut names)).ok_or_else(garbled)?;
             let id = match &current {
@@ -161,6 +203,7 @@ impl View {
             }
             next[id as usize] = next_live(id, event.id.seq + 1);
             visit(event);
+            visited += 1;
             while passed.remove(&(id, next[id as usize])) {
                 let seq = next[id as usize];
                 let Some(entry) = index.entry(id, seq) else { break };

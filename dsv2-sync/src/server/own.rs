@@ -22,9 +22,19 @@ impl Own {
     pub(super) fn note(&mut self, event: &Event, present: Option<&Origin>) {
         self.last.advance(&event.id);
         let Some(topic) = event.body.topic() else { return };
+        let Some(head) = self.heads.get_mut(&topic) else {
+            self.heads.insert(topic, event.key());
+            return;
+        };
+        // Nearly always the same life goes on, whose names need not be taken anew.
+        if head.id.origin == event.id.origin {
+            if (event.clock, event.id.seq) > (head.clock, head.id.seq) {
+                (head.clock, head.id.seq) = (event.clock, event.id.seq);
+            }
+            return;
+        }
         let key = event.key();
         let is_present = |key: &OrderKey| Some(&key.id.origin) == present;
-        let head = self.heads.entry(topic).or_insert_with(|| key.clone());
         if (is_present(&key), &key) > (is_present(head), head) {
             *head = key;
         }
