@@ -239,7 +239,8 @@ pub fn make_snapshot<F: Fold>(
     let Some(after) = after else { return make_snapshot(disk, new, true) };
     let sources = sources(&segments, |segment| segment.kept);
     let view = View::read_only(Arc::clone(disk), &segments, index);
-    view.replay(sources, &after, &mut |event| fold.apply(event))?;
+    // Nobody waits for it, so one thread is enough.
+    view.read(sources, &after, &mut |event| fold.apply(event))?;
     let bytes = encode(&segments, &view.index, last, &fold.save());
     record::replace(&**disk, PATH, &bytes)?;
     Ok(Snapshotted::Made { last_index: last, events: view.index.events(), bytes: bytes.len() as u64 })

@@ -132,7 +132,7 @@ impl View {
     }
 
     /// Hands all served events that `after` does not mean to `visit`, in log order, except that one that had to wait for
-    /// another comes after it. `sources` must hold them all. Of a long log, one thread reads what the other visits.
+    /// another comes after it. `sources` must hold them all. Of a long log, one thread reads what this one visits.
     pub(crate) fn replay(
         &self,
         sources: Vec<Vec<Source>>,
@@ -162,7 +162,8 @@ impl View {
         })
     }
 
-    fn read(
+    /// As [`View::replay`], by this thread alone.
+    pub(crate) fn read(
         &self,
         sources: Vec<Vec<Source>>,
         after: &Position,
