@@ -10,6 +10,7 @@ mod cluster;
 mod command_line;
 mod containers;
 mod disks;
+mod exposition;
 #[cfg(target_os = "linux")]
 mod failover;
 mod full_disk;
@@ -17,6 +18,7 @@ mod harness;
 #[cfg(target_os = "linux")]
 mod leases;
 mod load;
+mod metrics;
 mod mounts;
 mod netns;
 #[cfg(target_os = "linux")]
