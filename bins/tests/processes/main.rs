@@ -24,6 +24,7 @@ mod netns;
 #[cfg(target_os = "linux")]
 mod partitions;
 mod parts;
+mod prometheus;
 mod seed;
 #[cfg(target_os = "linux")]
 mod slow_disk;

@@ -13,8 +13,8 @@ use crate::exposition::{Exposition, parse};
 use crate::harness::{PATIENCE, Place, Process, eventually, finish};
 
 /// Asks an admin port; yields the status and the body.
-fn get(at: &str, path: &str) -> (u16, String) {
-    ask(at, &format!("GET {path} HTTP/1.1\r\nHost: here\r\n\r\n"))
+pub(crate) fn get(at: &str, path: &str) -> (u16, String) {
+    ask(at, &format!("GET {path} HTTP/1.0\r\nHost: here\r\n\r\n"))
 }
 
 fn ask(at: &str, request: &str) -> (u16, String) {
@@ -29,17 +29,27 @@ fn ask(at: &str, request: &str) -> (u16, String) {
 }
 
 /// A part and its admin port.
-struct Told {
+pub(crate) struct Told {
     process: Process,
-    at: String,
+    pub(crate) at: String,
 }
 
 impl Told {
-    fn start(place: &Place, program: &str, args: &[&str]) -> Self {
-        let process = place.start(program, &[args, &["--admin", "0"]].concat());
+    /// A part at any port that is free.
+    pub(crate) fn start(place: &Place, program: &str, args: &[&str]) -> Self {
+        Self::begin(place, program, &[args, &["--admin", "0"]].concat())
+    }
+
+    pub(crate) fn begin(place: &Place, program: &str, args: &[&str]) -> Self {
+        let process = place.start(program, args);
         let said = process.expect("ready ");
         let at = said.split(' ').find_map(|word| word.strip_prefix("admin=")).expect("the admin port").to_owned();
         Self { process, at }
+    }
+
+    /// Ends it at once.
+    pub(crate) fn kill(self) {
+        self.process.kill();
     }
 
     fn server(place: &Place, name: &str, link: u16) -> Self {
@@ -54,7 +64,7 @@ impl Told {
     }
 
     /// Whether it is ready; else why not.
-    fn ready(&self) -> Result<(), String> {
+    pub(crate) fn ready(&self) -> Result<(), String> {
         match get(&self.at, "/readyz") {
             (200, _) => Ok(()),
             (503, why) => Err(why),
@@ -89,7 +99,7 @@ fn a_cluster_serves_what_is_documented_and_what_the_dashboard_shows() {
     promtool(&all);
 
     let second = all.pop().expect("two servers");
-    second.process.kill();
+    second.kill();
     let first = all.last().expect("a server");
     eventually("one of two voters is not enough", || first.ready().is_err_and(|why| why.contains("too few voters")));
     assert_eq!(get(&first.at, "/healthz").0, 200);
@@ -125,20 +135,23 @@ fn what_is_served_is_documented(told: &[Exposition]) {
     }
 }
 
-fn file(name: &str) -> PathBuf {
+pub(crate) fn file(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/operations").join(name)
+}
+
+/// The expressions of the dashboard.
+pub(crate) fn dashboard() -> Vec<String> {
+    let dashboard = std::fs::read_to_string(file("grafana.json")).expect("a dashboard");
+    let dashboard: serde_json::Value = serde_json::from_str(&dashboard).expect("JSON");
+    let panels = dashboard["panels"].as_array().expect("panels").iter();
+    let targets = panels.flat_map(|panel| panel["targets"].as_array().into_iter().flatten());
+    targets.map(|target| target["expr"].as_str().expect("an expression").to_owned()).collect()
 }
 
 /// Every name and every label value that the dashboard's and the alerts' expressions ask for.
 fn what_the_files_name_is_served(told: &[Exposition]) {
     let served: BTreeSet<String> = told.iter().flat_map(Exposition::series_names).collect();
-    let dashboard = std::fs::read_to_string(file("grafana.json")).expect("a dashboard");
-    let dashboard: serde_json::Value = serde_json::from_str(&dashboard).expect("JSON");
-    let mut asked: Vec<String> = Vec::new();
-    for panel in dashboard["panels"].as_array().expect("panels") {
-        let targets = panel["targets"].as_array().into_iter().flatten();
-        asked.extend(targets.map(|target| target["expr"].as_str().expect("an expression").to_owned()));
-    }
+    let mut asked = dashboard();
     let alerts = std::fs::read_to_string(file("alerts.yml")).expect("alerts");
     asked.extend(alerts.lines().filter_map(|line| line.trim().strip_prefix("expr: ")).map(str::to_owned));
     assert!(asked.len() > 50, "{asked:#?}");

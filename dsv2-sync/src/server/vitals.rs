@@ -28,7 +28,7 @@ pub struct Vitals {
     pub clock: Clock,
     /// Its agreed wall clock.
     pub wall: ClockReport,
-    /// The other servers that it knows.
+    /// The other servers that it knows, without those that are declared gone for good.
     pub peers: Vec<PeerReport>,
     /// Users that it knows, those included that are not durable yet.
     pub users: usize,
@@ -56,13 +56,20 @@ impl Server {
             lease_ms: self.lease_ms(now.mono),
             clock: self.shown_clock(),
             wall: self.wall_report(now),
-            peers: self.peer_reports(now.mono),
+            peers: self.present_peers(now.mono),
             users: self.state.users().len(),
             channels: self.state.channels().len(),
             events: self.visible().events(),
             waiting_writes: self.waiting.len(),
             parked_requests: self.parked.len(),
         }
+    }
+
+    /// Nobody misses those that are declared gone for good.
+    fn present_peers(&self, now: Mono) -> Vec<PeerReport> {
+        let mut peers = self.peer_reports(now);
+        peers.retain(|peer| !self.asked.departed.contains(&peer.name));
+        peers
     }
 
     /// Why it takes no writes, or what limits them.
