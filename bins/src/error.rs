@@ -31,6 +31,16 @@ pub enum Error {
     /// An endpoint cannot be bound.
     #[error("{0}")]
     Bind(BindError),
+    /// The address of `--admin` cannot be had.
+    #[error("{host}:{port} cannot be listened on for --admin: {}", admin_failure(.why))]
+    Admin {
+        /// The host.
+        host: String,
+        /// The port.
+        port: u16,
+        /// What the system said.
+        why: std::io::Error,
+    },
     /// Nobody answered in time.
     #[error("{0}")]
     NoAnswer(String),
@@ -60,7 +70,7 @@ impl Error {
             Self::Usage(_) | Self::Config { .. } => 2,
             Self::NoAnswer(_) => 3,
             Self::Check(_) => 4,
-            Self::Bind(_) | Self::Refused(_) | Self::Store(_) | Self::Failed(_) => 1,
+            Self::Bind(_) | Self::Admin { .. } | Self::Refused(_) | Self::Store(_) | Self::Failed(_) => 1,
         })
     }
 
@@ -78,6 +88,10 @@ impl Error {
             Self::Bind(BindError::NotLocal { .. }) => {
                 Some("listen on an address of this machine, or on all of them: --host '*'".to_owned())
             }
+            Self::Admin { port, .. } => Some(format!(
+                "give --admin another port, such as {}, or 0 for any; the host must be an address of this machine",
+                port.checked_add(1).unwrap_or(9464)
+            )),
             Self::NoAnswer(_) => Some(
                 "is a cluster running there? `dsv2 up` starts one, `--host` and `--base-port` say where it is"
                     .to_owned(),
@@ -93,6 +107,13 @@ impl Error {
 /// A base port some way off the one that is taken.
 fn free_base(taken: u16) -> u16 {
     if taken < 60_000 { (taken / 1_000 + 1) * 1_000 + 555 } else { 15_555 }
+}
+
+fn admin_failure(why: &std::io::Error) -> String {
+    match why.kind() {
+        std::io::ErrorKind::AddrInUse => "the port is taken".to_owned(),
+        _ => why.to_string(),
+    }
 }
 
 fn describe(failure: &Failure) -> String {

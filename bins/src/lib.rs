@@ -6,6 +6,7 @@
 //!    └── exit code ◄── error ◄────────────────────────────┴── shutdown (SIGINT, SIGTERM: drain, then end)
 //! ```
 
+pub mod admin;
 pub mod args;
 pub mod bench;
 pub mod bot;

@@ -16,12 +16,17 @@ pub use server::{ServerArgs, server};
 
 use dsv2_net::Endpoint;
 
+use crate::admin::{Admin, Watched};
 use crate::error::Error;
 use crate::output;
 
 /// Tells scripts that a part is there; its log has more. Nobody needs to listen.
-fn ready(part: &str, endpoints: &[(&str, String)]) -> Result<(), Error> {
-    let listed: Vec<String> = endpoints.iter().map(|(name, endpoint)| format!("{name}={endpoint}")).collect();
+fn ready(part: &str, endpoints: &[(&str, String)], admin: Option<(Admin, Watched)>) -> Result<(), Error> {
+    let mut listed: Vec<String> = endpoints.iter().map(|(name, endpoint)| format!("{name}={endpoint}")).collect();
+    if let Some((admin, watched)) = admin {
+        admin.watch(vec![watched]);
+        listed.push(format!("admin={}", admin.at()));
+    }
     tracing::info!(part, endpoints = %listed.join(" "), "ready");
     match output::line(&format!("ready {part} {}", listed.join(" "))) {
         Err(Error::OutputClosed) => Ok(()),

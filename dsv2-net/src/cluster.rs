@@ -19,10 +19,10 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::endpoint::{BindError, Endpoint};
-use crate::engine::{Broker, BrokerConfig, DrainReport, Proxy, ProxyConfig};
-use crate::reference::{Reference, ReferenceError, ReferenceOptions};
+use crate::engine::{Broker, BrokerConfig, BrokerHandle, DrainReport, Proxy, ProxyConfig, ProxyHandle};
+use crate::reference::{Reference, ReferenceError, ReferenceHandle, ReferenceOptions};
 use crate::refuse::EnvelopeRefuser;
-use crate::server::{Server, ServerError, ServerOptions};
+use crate::server::{Server, ServerError, ServerHandle, ServerOptions};
 use crate::time::random_u64;
 
 /// What a cluster is made of.
@@ -130,6 +130,7 @@ pub struct Cluster {
     reference: Option<Reference>,
     broker: Forwarder,
     proxy: Forwarder,
+    handles: (BrokerHandle, ProxyHandle),
     servers: Vec<Slot>,
 }
 
@@ -208,6 +209,7 @@ impl Cluster {
             reference: reference.endpoint().clone(),
             links: Vec::new(),
         };
+        let handles = (broker.handle(), proxy.handle());
         let broker = Forwarder::start(|stop| broker.run(stop));
         let proxy = Forwarder::start(|stop| proxy.run(stop));
         let mut servers = Vec::new();
@@ -229,7 +231,7 @@ impl Cluster {
             endpoints.links.push(server.link.clone());
             servers.push(Slot { options: server, server: Some(running) });
         }
-        Ok(Self { endpoints, reference: Some(reference), broker, proxy, servers })
+        Ok(Self { endpoints, reference: Some(reference), broker, proxy, handles, servers })
     }
 
     /// Three servers within the process: what most tests want.
@@ -244,6 +246,31 @@ impl Cluster {
     #[must_use]
     pub fn endpoints(&self) -> &Endpoints {
         &self.endpoints
+    }
+
+    /// Reads the broker's numbers.
+    #[must_use]
+    pub fn broker(&self) -> BrokerHandle {
+        self.handles.0.clone()
+    }
+
+    /// Reads the proxy's numbers.
+    #[must_use]
+    pub fn proxy(&self) -> ProxyHandle {
+        self.handles.1.clone()
+    }
+
+    /// Asks the reference for its numbers; `None` where it was stopped.
+    #[must_use]
+    pub fn reference(&self) -> Option<ReferenceHandle> {
+        self.reference.as_ref().map(Reference::handle)
+    }
+
+    /// Asks each server that runs for its numbers; one that is started again later has another handle.
+    #[must_use]
+    pub fn servers(&self) -> Vec<(ServerName, ServerHandle)> {
+        let running = self.servers.iter().filter_map(|slot| slot.server.as_ref());
+        running.map(|server| (server.name().clone(), server.handle())).collect()
     }
 
     /// Stops one server, counted from 0, with a drain.

@@ -24,6 +24,8 @@ pub mod reference;
 mod refuse;
 #[cfg(feature = "cluster")]
 pub mod server;
+#[cfg(feature = "cluster")]
+pub mod stats;
 #[cfg(any(feature = "client", feature = "cluster"))]
 mod time;
 

@@ -21,8 +21,9 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::endpoint::{BindError, Endpoint};
-use crate::engine::{Limits, PeerId, Router, RouterEvent};
+use crate::engine::{Limits, PeerId, Router, RouterEvent, SocketStats};
 use crate::server::Envelope;
+use crate::stats::{Answers, Asker, Mark, Questions};
 use crate::time::Clocks;
 
 /// The file of ranks in the data directory: JSON Lines, one rank a line, only ever appended to.
@@ -79,8 +80,34 @@ pub enum ReferenceError {
 #[derive(Debug)]
 pub struct Reference {
     endpoint: Endpoint,
+    handle: ReferenceHandle,
     stop: watch::Sender<bool>,
     task: JoinHandle<Result<(), ReferenceError>>,
+}
+
+/// A reference's numbers at one moment.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ReferenceStats {
+    /// Servers that have a rank.
+    pub ranked: usize,
+    /// Those of them that were heard of lately.
+    pub alive: usize,
+    /// Answers given.
+    pub answers: Answers,
+    /// Where servers ask.
+    pub socket: SocketStats,
+}
+
+/// Asks a running reference for its numbers. Cheap to clone; stays valid after the reference's end.
+#[derive(Clone, Debug)]
+pub struct ReferenceHandle(Asker<ReferenceStats>);
+
+impl ReferenceHandle {
+    /// Its numbers. `None` where it has ended. Its own loop answers, so give it a deadline. Cancel-safe.
+    pub async fn stats(&self) -> Option<ReferenceStats> {
+        self.0.ask().await
+    }
 }
 
 impl Reference {
@@ -98,14 +125,21 @@ impl Reference {
         let router = Router::bind(&options.bind, Limits::default()).await?;
         let endpoint = router.endpoint().clone();
         let (stop, stopped) = watch::channel(false);
-        let task = tokio::spawn(run(Machine::new(config), file, router, stopped));
-        Ok(Self { endpoint, stop, task })
+        let (asker, asked) = Asker::new();
+        let task = tokio::spawn(run(Machine::new(config), file, router, asked, stopped));
+        Ok(Self { endpoint, handle: ReferenceHandle(asker), stop, task })
     }
 
     /// Where it listens.
     #[must_use]
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
+    }
+
+    /// Asks it for its numbers.
+    #[must_use]
+    pub fn handle(&self) -> ReferenceHandle {
+        self.handle.clone()
     }
 
     /// Ends it; answers that were given are sent.
@@ -136,16 +170,23 @@ async fn run(
     mut machine: Machine,
     mut file: Option<Ranks>,
     mut router: Router,
+    mut asked: Questions<ReferenceStats>,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), ReferenceError> {
     let clocks = Clocks::start();
     let (mut events, mut effects) = (Vec::new(), Vec::new());
+    let mut answers = Answers::default();
     loop {
         tokio::select! {
             alive = router.recv(&mut events) => {
                 if !alive {
                     return Err(ReferenceError::Ended("the listener ended".to_owned()));
                 }
+            }
+            Some(answer) = asked.recv() => {
+                let (ranked, alive) = (machine.ranked(), machine.alive(clocks.now().mono));
+                let stats = ReferenceStats { ranked, alive, answers: answers.clone(), socket: router.stats() };
+                let _gone = answer.send(stats).is_err();
             }
             _ = stop.changed() => {
                 router.shutdown(Duration::from_secs(1)).await;
@@ -158,6 +199,9 @@ async fn run(
             let request = Request::decode(&body, &BodyLimits::default());
             machine.step(clocks.now(), ReferenceInput::Request { from: 0, request }, &mut effects);
             for effect in effects.drain(..) {
+                if let ReferenceEffect::Reply { reply, .. } = &effect {
+                    answers.count(Mark::of(reply));
+                }
                 carry_out(effect, file.as_mut(), &router, peer, &envelope)?;
             }
         }

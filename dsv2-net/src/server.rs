@@ -20,6 +20,7 @@ mod reference;
 mod role;
 
 pub(crate) use envelope::Envelope;
+pub use role::{Disk, ServerHandle, ServerStats, Tally};
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -36,6 +37,7 @@ use tokio::task::JoinHandle;
 use crate::endpoint::{BindError, Endpoint};
 use crate::engine::{Limits, Router};
 use crate::port::{Backoff, PortLimits};
+use crate::stats::Asker;
 use crate::time::{Clocks, random_u64};
 
 /// What a server is told at its start.
@@ -123,6 +125,7 @@ pub enum ServerError {
 pub struct Server {
     name: ServerName,
     link: Endpoint,
+    handle: ServerHandle,
     stop: watch::Sender<bool>,
     task: JoinHandle<Result<(), ServerError>>,
 }
@@ -155,8 +158,9 @@ impl Server {
         options.link = link.clone();
         let (stop, stopped) = watch::channel(false);
         let name = options.name.clone();
-        let task = tokio::spawn(role::run(options, store, router, stopped));
-        Ok(Self { name, link, stop, task })
+        let (asker, asked) = Asker::new();
+        let task = tokio::spawn(role::run(options, store, router, asked, stopped));
+        Ok(Self { name, link, handle: ServerHandle(asker), stop, task })
     }
 
     /// Its name.
@@ -169,6 +173,12 @@ impl Server {
     #[must_use]
     pub fn link(&self) -> &Endpoint {
         &self.link
+    }
+
+    /// Asks it for its numbers.
+    #[must_use]
+    pub fn handle(&self) -> ServerHandle {
+        self.handle.clone()
     }
 
     /// Finishes what was begun, and ends.

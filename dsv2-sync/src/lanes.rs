@@ -75,6 +75,12 @@ impl<T> Lanes<T> {
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
+
+    /// How many things wait.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.waiting.len()
+    }
 }
 
 #[cfg(test)]

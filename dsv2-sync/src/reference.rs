@@ -105,6 +105,18 @@ impl Reference {
         Self { servers, next_rank, clock: Lamport::default(), ttl: config.ttl, cap: config.cap }
     }
 
+    /// How many servers have a rank.
+    #[must_use]
+    pub fn ranked(&self) -> usize {
+        self.servers.len()
+    }
+
+    /// How many of them were heard of lately.
+    #[must_use]
+    pub fn alive(&self, now: Mono) -> usize {
+        self.servers.values().filter(|known| self.is_alive(now, known)).count()
+    }
+
     fn answer(&mut self, now: Now, request: &Request, out: &mut Vec<ReferenceEffect>) -> Result<ReplyBody, Failure> {
         match &request.body {
             RequestBody::Rank(card) => self.rank(now.mono, card, out).map(ReplyBody::Rank),

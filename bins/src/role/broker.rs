@@ -8,6 +8,7 @@ use dsv2_net::EnvelopeRefuser;
 use dsv2_net::engine::{Broker, BrokerConfig, DispatchConfig};
 
 use super::{list, ready};
+use crate::admin::{Admin, AdminArgs, Watched};
 use crate::args::{Common, Part, Place};
 use crate::cli::HasCommon;
 use crate::error::Error;
@@ -31,6 +32,8 @@ pub struct BrokerArgs {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1_000))]
     rep_window: u16,
     #[command(flatten)]
+    admin: AdminArgs,
+    #[command(flatten)]
     place: Place,
     #[command(flatten)]
     common: Common,
@@ -45,15 +48,17 @@ impl HasCommon for BrokerArgs {
 /// Runs it until the process is asked to end.
 ///
 /// # Errors
-/// [`Error::Bind`], [`Error::Usage`].
+/// [`Error::Bind`], [`Error::Admin`], [`Error::Usage`].
 pub async fn broker(args: BrokerArgs) -> Result<(), Error> {
     let clients = args.place.endpoint(args.clients.as_ref(), Part::Clients)?;
     let servers = args.place.endpoint(args.servers.as_ref(), Part::Servers)?;
     let mut shutdown = Shutdown::install()?;
+    let admin = Admin::open(&args.admin, &shutdown).await?;
     let dispatch = DispatchConfig { lock_step_window: args.rep_window.into(), ..DispatchConfig::default() };
     let config = BrokerConfig { clients: vec![clients], servers: vec![servers], dispatch, ..BrokerConfig::default() };
     let broker = Broker::bind(config, Arc::new(EnvelopeRefuser::default())).await?;
-    ready("broker", &[("clients", list(broker.client_endpoints())), ("servers", list(broker.server_endpoints()))])?;
+    let endpoints = [("clients", list(broker.client_endpoints())), ("servers", list(broker.server_endpoints()))];
+    ready("broker", &endpoints, admin.map(|admin| (admin, Watched::Broker(broker.handle()))))?;
     let report = broker.run(shutdown.wait()).await;
     tracing::info!(?report, "ended");
     Ok(())

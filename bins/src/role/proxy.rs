@@ -5,6 +5,7 @@ use dsv2_net::Endpoint;
 use dsv2_net::engine::{MatchMode, Proxy, ProxyConfig, SlowPolicy};
 
 use super::{list, ready};
+use crate::admin::{Admin, AdminArgs, Watched};
 use crate::args::{Common, Part, Place};
 use crate::cli::HasCommon;
 use crate::error::Error;
@@ -29,6 +30,8 @@ pub struct ProxyArgs {
     /// too, and so learns that it missed something
     #[arg(long, value_name = "POLICY", value_enum, default_value_t)]
     slow: Slow,
+    #[command(flatten)]
+    admin: AdminArgs,
     #[command(flatten)]
     place: Place,
     #[command(flatten)]
@@ -60,11 +63,12 @@ impl HasCommon for ProxyArgs {
 /// Runs it until the process is asked to end.
 ///
 /// # Errors
-/// [`Error::Bind`], [`Error::Usage`].
+/// [`Error::Bind`], [`Error::Admin`], [`Error::Usage`].
 pub async fn proxy(args: ProxyArgs) -> Result<(), Error> {
     let publishers = args.place.endpoint(args.publishers.as_ref(), Part::Publishers)?;
     let subscribers = args.place.endpoint(args.subscribers.as_ref(), Part::Subscribers)?;
     let mut shutdown = Shutdown::install()?;
+    let admin = Admin::open(&args.admin, &shutdown).await?;
     let config = ProxyConfig {
         publishers: vec![publishers],
         subscribers: vec![subscribers],
@@ -73,10 +77,9 @@ pub async fn proxy(args: ProxyArgs) -> Result<(), Error> {
         ..ProxyConfig::default()
     };
     let proxy = Proxy::bind(config).await?;
-    ready(
-        "proxy",
-        &[("publishers", list(proxy.publisher_endpoints())), ("subscribers", list(proxy.subscriber_endpoints()))],
-    )?;
+    let endpoints =
+        [("publishers", list(proxy.publisher_endpoints())), ("subscribers", list(proxy.subscriber_endpoints()))];
+    ready("proxy", &endpoints, admin.map(|admin| (admin, Watched::Proxy(proxy.handle()))))?;
     let report = proxy.run(shutdown.wait()).await;
     tracing::info!(?report, "ended");
     Ok(())

@@ -7,6 +7,7 @@ use dsv2_net::Endpoint;
 use dsv2_net::reference::{Reference, ReferenceOptions};
 
 use super::ready;
+use crate::admin::{Admin, AdminArgs, Watched};
 use crate::args::{Common, Part, Place};
 use crate::cli::HasCommon;
 use crate::error::Error;
@@ -25,6 +26,8 @@ pub struct ReferenceArgs {
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     #[command(flatten)]
+    admin: AdminArgs,
+    #[command(flatten)]
     place: Place,
     #[command(flatten)]
     common: Common,
@@ -39,14 +42,16 @@ impl HasCommon for ReferenceArgs {
 /// Runs it until the process is asked to end.
 ///
 /// # Errors
-/// [`Error::Bind`], [`Error::Usage`], and [`Error::Failed`] where its file of ranks cannot be used.
+/// [`Error::Bind`], [`Error::Admin`], [`Error::Usage`], and [`Error::Failed`] where its file of ranks cannot be used.
 pub async fn reference(args: ReferenceArgs) -> Result<(), Error> {
     let mut options = ReferenceOptions::default();
     options.bind = args.place.endpoint(args.bind.as_ref(), Part::Reference)?;
     options.data = args.data;
     let mut shutdown = Shutdown::install()?;
+    let admin = Admin::open(&args.admin, &shutdown).await?;
     let mut reference = Reference::start(options).await?;
-    ready("reference", &[("reference", reference.endpoint().to_string())])?;
+    let watched = Watched::Reference(reference.handle());
+    ready("reference", &[("reference", reference.endpoint().to_string())], admin.map(|admin| (admin, watched)))?;
     tokio::select! {
         () = shutdown.wait() => {}
         ended = reference.ended() => return Ok(ended?),

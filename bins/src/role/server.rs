@@ -10,6 +10,7 @@ use dsv2_net::server::{Server, ServerOptions};
 use dsv2_sync::election::{CoordinatorRank, ElectionForm};
 
 use super::{claim, ready};
+use crate::admin::{Admin, AdminArgs, Watched};
 use crate::args::{self, Common, Part, Place};
 use crate::cli::HasCommon;
 use crate::error::Error;
@@ -79,6 +80,8 @@ pub struct ServerArgs {
     #[command(flatten)]
     keeping: Keeping,
     #[command(flatten)]
+    admin: AdminArgs,
+    #[command(flatten)]
     place: Place,
     #[command(flatten)]
     common: Common,
@@ -143,16 +146,19 @@ fn host_name() -> Result<ServerName, Error> {
 /// Runs it until the process is asked to end.
 ///
 /// # Errors
-/// [`Error::Bind`], [`Error::Usage`], [`Error::Store`], and [`Error::Failed`] where it must not run.
+/// [`Error::Bind`], [`Error::Admin`], [`Error::Usage`], [`Error::Store`], and [`Error::Failed`] where it must not run.
 pub async fn server(args: ServerArgs) -> Result<(), Error> {
     let mut shutdown = Shutdown::install()?;
+    let admin = Admin::open(&args.admin, &shutdown).await?;
     let claim = args.claim.clone();
     let options = args.options()?;
     let mut server = match claim {
         Some(root) => claim::start(options, &root).await?,
         None => Server::start(options).await?,
     };
-    ready("server", &[("name", server.name().to_string()), ("link", server.link().to_string())])?;
+    let watched = Watched::Server(server.name().clone(), server.handle());
+    let endpoints = [("name", server.name().to_string()), ("link", server.link().to_string())];
+    ready("server", &endpoints, admin.map(|admin| (admin, watched)))?;
     tokio::select! {
         () = shutdown.wait() => {}
         ended = server.ended() => return Ok(ended?),

@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{ping, status};
+use crate::admin::{Admin, AdminArgs, Watched};
 use crate::args::{self, Place};
 use crate::bot::{self, BotPlan, Summary};
 use crate::error::Error;
@@ -56,11 +57,14 @@ pub(super) struct UpArgs {
     #[command(flatten)]
     keeping: Keeping,
     #[command(flatten)]
+    admin: AdminArgs,
+    #[command(flatten)]
     place: Place,
 }
 
 pub(super) async fn up(args: UpArgs) -> Result<(), Error> {
     let mut shutdown = Shutdown::install()?;
+    let admin = Admin::open(&args.admin, &shutdown).await?;
     let mut options = ClusterOptions::memory(usize::from(args.servers));
     options.place = ClusterPlace::Tcp { host: args.place.host.clone(), base_port: args.place.base_port };
     options.data = (!args.in_memory).then(|| args.data.clone());
@@ -68,13 +72,27 @@ pub(super) async fn up(args: UpArgs) -> Result<(), Error> {
     options.coordinator_rank = args.coordinator_rank;
     options.retention = args.keeping.retention();
     let cluster = Cluster::start(options).await?;
+    if let Some(admin) = &admin {
+        admin.watch(watched(&cluster));
+    }
+    let told = admin.map_or_else(String::new, |admin| format!(" admin={}", admin.at()));
     let result = tokio::select! {
-        result = serve(&args, cluster.endpoints(), shutdown.clone()) => result,
+        result = serve(&args, cluster.endpoints(), &told, shutdown.clone()) => result,
         () = asked_before_ready(&mut shutdown) => Ok(()),
     };
     let stopped = cluster.stop().await;
     result?;
     Ok(stopped?)
+}
+
+fn watched(cluster: &Cluster) -> Vec<Watched> {
+    let reference = cluster.reference().map(Watched::Reference);
+    let servers = cluster.servers().into_iter().map(|(name, handle)| Watched::Server(name, handle));
+    [Watched::Broker(cluster.broker()), Watched::Proxy(cluster.proxy())]
+        .into_iter()
+        .chain(reference)
+        .chain(servers)
+        .collect()
 }
 
 /// A cluster that is asked to end gives its bots time to end by themselves.
@@ -83,7 +101,7 @@ async fn asked_before_ready(shutdown: &mut Shutdown) {
     sleep(READY_WITHIN).await;
 }
 
-async fn serve(args: &UpArgs, endpoints: &Endpoints, mut shutdown: Shutdown) -> Result<(), Error> {
+async fn serve(args: &UpArgs, endpoints: &Endpoints, told: &str, mut shutdown: Shutdown) -> Result<(), Error> {
     let clients = local(&endpoints.clients);
     let subscribers = local(&endpoints.subscribers);
     tokio::select! {
@@ -94,7 +112,7 @@ async fn serve(args: &UpArgs, endpoints: &Endpoints, mut shutdown: Shutdown) -> 
         answer = wait_until_all_answer(endpoints) => answer?,
         () = shutdown.wait() => return Ok(()),
     }
-    output::line(&ready_line(endpoints))?;
+    output::line(&(ready_line(endpoints) + told))?;
     let mut bots = JoinSet::new();
     for _ in 0..args.bots {
         let mut options = Options::new(clients.clone(), subscribers.clone());

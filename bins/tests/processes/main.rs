@@ -10,6 +10,7 @@ mod cluster;
 mod command_line;
 mod containers;
 mod disks;
+mod exposition;
 #[cfg(target_os = "linux")]
 mod failover;
 mod full_disk;
@@ -17,11 +18,13 @@ mod harness;
 #[cfg(target_os = "linux")]
 mod leases;
 mod load;
+mod metrics;
 mod mounts;
 mod netns;
 #[cfg(target_os = "linux")]
 mod partitions;
 mod parts;
+mod prometheus;
 mod seed;
 #[cfg(target_os = "linux")]
 mod slow_disk;

@@ -216,7 +216,8 @@ pub enum Code {
 }
 
 impl Code {
-    const ALL: [Self; 18] = [
+    /// All of them.
+    pub const ALL: [Self; 18] = [
         Self::Malformed,
         Self::UnknownService,
         Self::BadField,

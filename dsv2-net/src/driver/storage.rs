@@ -11,6 +11,7 @@ use dsv2_core::{Change, Position, ServerName};
 use dsv2_store::{EventStore, StoreError};
 use dsv2_sync::server::{Read, ReadResult, Saved};
 use dsv2_sync::stored::{self, Group};
+use metrics::Histogram;
 use tokio::sync::mpsc;
 
 use super::maintenance::Maintenance;
@@ -59,10 +60,10 @@ impl Storage {
         let (commands, inbox) = sync_mpsc::channel();
         // Bounded by what the machine has under way: a report answers a command.
         let (reports, outbox) = mpsc::unbounded_channel();
-        let maintenance = Maintenance::new(name.clone(), store.as_ref());
+        let (maintenance, meters) = (Maintenance::new(name.clone(), store.as_ref()), Meters::new(name));
         let thread = thread::Builder::new()
             .name(format!("store {name}"))
-            .spawn(move || run(store, maintenance, &inbox, &reports))?;
+            .spawn(move || run(store, maintenance, meters, &inbox, &reports))?;
         Ok((Self { commands, thread: Some(thread) }, outbox))
     }
 
@@ -92,10 +93,11 @@ impl Storage {
 fn run(
     store: Box<dyn EventStore>,
     maintenance: Maintenance,
+    meters: Meters,
     inbox: &sync_mpsc::Receiver<Command>,
     reports: &mpsc::UnboundedSender<Report>,
 ) -> Box<dyn EventStore> {
-    let mut writer = Writer { store, group: Group::default(), health: Health::Good, maintenance };
+    let mut writer = Writer { meters, store, group: Group::default(), health: Health::Good, maintenance };
     let mut reads = Vec::new();
     loop {
         let wait = writer.probe_in().into_iter().chain(writer.maintenance.wait()).min();
@@ -145,8 +147,27 @@ enum Health {
     Failed(Position),
 }
 
+/// How long groups take, and how large they are. Nothing is recorded where no recorder of the `metrics` crate is installed.
+struct Meters {
+    append_seconds: Histogram,
+    sync_seconds: Histogram,
+    group_events: Histogram,
+}
+
+impl Meters {
+    fn new(name: &ServerName) -> Self {
+        let server = || name.to_string();
+        Self {
+            append_seconds: metrics::histogram!("dsv2_store_append_seconds", "server" => server()),
+            sync_seconds: metrics::histogram!("dsv2_store_sync_seconds", "server" => server()),
+            group_events: metrics::histogram!("dsv2_store_group_events", "server" => server()),
+        }
+    }
+}
+
 /// The store with what is to be written to it.
 struct Writer {
+    meters: Meters,
     store: Box<dyn EventStore>,
     group: Group,
     health: Health,
@@ -179,7 +200,7 @@ impl Writer {
         if !due || self.group.is_empty() {
             return;
         }
-        match write(&mut self.group, self.store.as_mut()) {
+        match write(&mut self.group, self.store.as_mut(), &self.meters) {
             Ok((committed, events)) => {
                 self.maintenance.grew(events);
                 report(committed);
@@ -215,12 +236,17 @@ impl Writer {
 }
 
 /// Writes everything, and keeps what could not be written. Yields how many changes it were, too.
-fn write(group: &mut Group, store: &mut dyn EventStore) -> Result<(Report, usize), StoreError> {
+fn write(group: &mut Group, store: &mut dyn EventStore, meters: &Meters) -> Result<(Report, usize), StoreError> {
     let changes = group.changes();
     group.remember(store)?;
+    let begun = Instant::now();
     group.write(store)?;
     if changes > 0 {
+        let appended = Instant::now();
         store.sync()?;
+        meters.append_seconds.record((appended - begun).as_secs_f64());
+        meters.sync_seconds.record(appended.elapsed().as_secs_f64());
+        meters.group_events.record(changes as f64);
     }
     let (commit, saved) = group.done();
     Ok((Report::Committed { commit, saved }, changes))

@@ -18,7 +18,7 @@ pub use close::{CloseReason, HandshakeError};
 pub use handshake::DSV2_PROPERTY;
 
 use self::pulse::{Pulse, Signs, Verdict};
-use super::counters::{Budget, Counters};
+use super::counters::{Budget, Counters, SocketStats};
 use super::limits::Limits;
 use super::outbox::Outbox;
 use crate::endpoint::{ReadHalf, Stream};
@@ -105,6 +105,12 @@ impl LocalSocket {
     #[must_use]
     pub fn queued_bytes(&self) -> usize {
         self.outbox_budget.used_bytes()
+    }
+
+    /// Its numbers now.
+    #[must_use]
+    pub fn stats(&self) -> SocketStats {
+        SocketStats { counters: self.counters.entries(), queued_bytes: self.queued_bytes() }
     }
 
     /// Connections in existence, those in handshake included.

@@ -87,6 +87,16 @@ impl Counters {
     }
 }
 
+/// A socket's numbers at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SocketStats {
+    /// Every counter with its name: [`Counters::entries`].
+    pub counters: [(&'static str, u64); 23],
+    /// Bytes queued for all peers.
+    pub queued_bytes: usize,
+}
+
 /// A number that only grows.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);

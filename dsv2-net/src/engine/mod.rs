@@ -24,7 +24,7 @@ pub mod subscriptions;
 
 pub use broker::{Broker, BrokerConfig, BrokerHandle, BrokerStats, EmptyRefuser, Refuser};
 pub use connection::{CloseReason, Connection, DSV2_PROPERTY, HandshakeError, LocalSocket, PeerInfo};
-pub use counters::{Budget, Counter, Counters};
+pub use counters::{Budget, Counter, Counters, SocketStats};
 pub use dispatch::{DispatchConfig, Outcome, Quota, Refusal};
 pub use limits::{Heartbeat, Limits};
 pub use listener::{DrainReport, Listener};

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::connection::{CloseReason, Connection, LocalSocket, PeerInfo};
-use super::counters::Counters;
+use super::counters::{Counters, SocketStats};
 use super::inbox::{Inbox, InboxSender, inbox};
 use super::limits::Limits;
 use super::listener::{DrainReport, Listener};
@@ -140,6 +140,12 @@ impl Router {
     #[must_use]
     pub fn counters(&self) -> &Arc<Counters> {
         self.listener.local().counters()
+    }
+
+    /// The numbers of its socket now.
+    #[must_use]
+    pub fn stats(&self) -> SocketStats {
+        self.listener.local().stats()
     }
 
     /// Waits for at least one event, then appends all that are there, within a bound. `false`: the router has ended.

@@ -168,6 +168,10 @@ pub struct PortStats {
     pub dropped: u64,
     /// Messages reported lost with `Down`.
     pub lost: u64,
+    /// Whether it is up now.
+    pub up: bool,
+    /// Bytes queued now; always 0 with `Transport::ZeroMq`, whose queue counts messages.
+    pub queued_bytes: usize,
 }
 
 /// What the port is to its peer.

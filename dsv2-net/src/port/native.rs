@@ -252,7 +252,12 @@ impl Port for NativePort {
     }
 
     fn stats(&self) -> PortStats {
-        PortStats { failed_attempts: self.failed_attempts.get(), ..self.stats }
+        PortStats {
+            failed_attempts: self.failed_attempts.get(),
+            up: self.link.is_some(),
+            queued_bytes: self.link.as_ref().map_or(0, |link| link.outbox.queued_bytes()),
+            ..self.stats
+        }
     }
 }
 

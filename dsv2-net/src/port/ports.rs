@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::task::Poll;
 use std::time::Duration;
 
-use super::{Port, PortError, PortEvent, PortLimits, SocketKind, Transport, connect};
+use super::{Port, PortError, PortEvent, PortLimits, PortStats, SocketKind, Transport, connect};
 use crate::endpoint::Endpoint;
 
 /// Ports that are received from together.
@@ -59,6 +59,11 @@ impl Ports {
         result?;
         events.extend(std::mem::take(&mut buffers[index]).into_iter().map(|event| (index, event)));
         Ok(())
+    }
+
+    /// The numbers of each.
+    pub(crate) fn stats(&self) -> Vec<PortStats> {
+        self.ports.iter().map(|port| port.stats()).collect()
     }
 
     /// Drains them one after the other, each for at most so long.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::endpoint::Endpoint;
-use crate::port::{PortError, PortEvent, PortLimits, Ports, SendError, SocketKind};
+use crate::port::{PortError, PortEvent, PortLimits, PortStats, Ports, SendError, SocketKind};
 use crate::zmtp::Message;
 
 use super::envelope::Envelope;
@@ -111,6 +111,10 @@ impl Brokers {
             let word: &[u8] = if self.ready { b"ready" } else { b"draining" };
             self.send(broker, Message::from_frames([b"_dsv2", word]));
         }
+    }
+
+    pub(super) fn stats(&self) -> Vec<PortStats> {
+        self.ports.stats()
     }
 
     pub(super) async fn drain(&mut self, patience: Duration) {

@@ -1,10 +1,15 @@
 //! The loop of one server: inputs in, turns, effects out.
 
+mod stats;
+
+pub use stats::{Disk, ServerHandle, ServerStats, Tally};
+
 use std::collections::HashMap;
 use std::time::Duration;
 
 use dsv2_core::{
-    Announcement, Limits as BodyLimits, LinkNotice, Machine as _, ReplicationEvent, Reply, ReplyBody, Request, Topic,
+    Announcement, Code, Limits as BodyLimits, LinkNotice, Machine as _, Outcome, ReplicationEvent, Reply, ReplyBody,
+    Request, Topic,
 };
 use dsv2_store::EventStore;
 use dsv2_sync::lanes::Lanes;
@@ -22,6 +27,7 @@ use crate::driver::{Report, Storage};
 use crate::endpoint::Endpoint;
 use crate::engine::{PeerId, Router, RouterEvent};
 use crate::port::{PortError, PortEvent, PortLimits, Ports, SocketKind};
+use crate::stats::{Mark, Questions};
 use crate::time::Clocks;
 use crate::zmtp::{Message, Press};
 
@@ -36,11 +42,12 @@ pub(super) async fn run(
     options: ServerOptions,
     mut store: Box<dyn EventStore>,
     router: Router,
+    asked: Questions<ServerStats>,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), ServerError> {
     let clocks = Clocks::start();
     let machine = machine(&options, store.as_mut(), clocks)?;
-    Life::begin(&options, machine, store, router, clocks)?.live(&mut stop).await
+    Life::begin(&options, machine, store, (router, asked), clocks)?.live(&mut stop).await
 }
 
 /// Where the answer to a request goes.
@@ -61,7 +68,7 @@ impl Route {
 /// Something to send, already encoded.
 enum Out {
     /// An answer, and its frame without content, to answer otherwise if it has to wait too long.
-    Reply(Route, Message, Box<Reply>),
+    Reply(Route, Message, Box<Reply>, Mark),
     /// A publication on its own topic and one on `replication`, where it has them.
     Publish([Option<Message>; 2]),
     Link(Vec<LinkId>, Message),
@@ -92,6 +99,8 @@ struct Life {
     inputs: Vec<Input>,
     effects: Vec<Effect>,
     log: Log,
+    tally: Tally,
+    disk: Disk,
     /// One body at a time, before it becomes a message.
     scratch: Vec<u8>,
     press: Press,
@@ -105,6 +114,7 @@ struct Inboxes {
     reports: mpsc::UnboundedReceiver<Report>,
     links: mpsc::Receiver<(u64, LinkEvent)>,
     answers: mpsc::Receiver<reference::Answer>,
+    asked: Questions<ServerStats>,
 }
 
 impl Life {
@@ -112,7 +122,7 @@ impl Life {
         options: &ServerOptions,
         machine: Machine,
         store: Box<dyn EventStore>,
-        router: Router,
+        (router, asked): (Router, Questions<ServerStats>),
         clocks: Clocks,
     ) -> Result<Self, ServerError> {
         let limits = PortLimits { queue_cap_messages: 100_000, queue_cap_bytes: 64 << 20, ..super::port_limits() };
@@ -147,11 +157,13 @@ impl Life {
             inputs: vec![Input::Wake],
             effects: Vec::new(),
             log: Log::new(options.name.clone()),
+            tally: Tally::default(),
+            disk: Disk::default(),
             scratch: Vec::new(),
             press: Press::default(),
             drained: false,
             fatal: None,
-            inboxes: Some(Inboxes { reports, links, answers }),
+            inboxes: Some(Inboxes { reports, links, answers, asked }),
             options: options.clone(),
         })
     }
@@ -216,6 +228,9 @@ impl Life {
                     }
                 }
                 Some(answer) = inboxes.answers.recv() => self.inputs.push(Input::Reference(answer)),
+                Some(answer) = inboxes.asked.recv() => {
+                    let _gone = answer.send(self.stats()).is_err();
+                }
                 () = sleep_until(wake_at) => self.inputs.push(Input::Wake),
                 Ok(()) = stop.changed(), if drain_by.is_none() => {
                     drain_by = Some(Instant::now() + self.options.drain);
@@ -277,8 +292,9 @@ impl Life {
         match effect {
             Effect::Reply { to, mut reply, .. } => self.routes.remove(&to).map(|route| {
                 let answer = self.encode(&route, &reply);
+                let mark = Mark::of(&reply);
                 reply.body = ReplyBody::Election;
-                Out::Reply(route, answer, reply)
+                Out::Reply(route, answer, reply, mark)
             }),
             Effect::Publish(outgoing) => {
                 let (format, body) = (self.options.format, &mut self.scratch);
@@ -328,15 +344,20 @@ impl Life {
 
     fn carry_out(&mut self, out: Out) {
         match out {
-            Out::Reply(Route::Broker(route), answer, _) => self.brokers.answer(&route, answer),
-            Out::Reply(Route::Accepted(peer, _), answer, _) => {
-                let _gone = self.router.send(peer, &answer).is_err();
+            Out::Reply(route, answer, _, mark) => {
+                self.tally.answers.count(mark);
+                match route {
+                    Route::Broker(route) => self.brokers.answer(&route, answer),
+                    Route::Accepted(peer, _) => {
+                        let _gone = self.router.send(peer, &answer).is_err();
+                    }
+                }
             }
             Out::Publish(messages) => {
                 for message in messages.into_iter().flatten() {
                     for publisher in self.publishers.iter_mut() {
                         // Subscribers repair what they miss from the history.
-                        let _down = publisher.send(message.clone()).is_err();
+                        self.tally.unpublished += u64::from(publisher.send(message.clone()).is_err());
                     }
                 }
             }
@@ -351,7 +372,10 @@ impl Life {
                     }
                 }
             }
-            Out::Note(note) => self.log.note(note),
+            Out::Note(note) => {
+                self.tally.note(&note);
+                self.log.note(note);
+            }
             Out::Drained => self.drained = true,
         }
     }
@@ -383,7 +407,10 @@ impl Life {
         };
         match input {
             Ok(input) => self.inputs.push(input),
-            Err(why) => tracing::debug!(why, "a control publication cannot be read"),
+            Err(why) => {
+                self.tally.unreadable += 1;
+                tracing::debug!(why, "a control publication cannot be read");
+            }
         }
     }
 
@@ -422,7 +449,10 @@ impl Life {
     fn link_message(&mut self, link: LinkId, frame: &[u8]) {
         match LinkMessage::decode(frame) {
             Ok(message) => self.inputs.push(Input::Link { link, message: Box::new(message) }),
-            Err(error) => tracing::warn!(server = %self.options.name, %error, "a message on a link was ignored"),
+            Err(error) => {
+                self.tally.unreadable += 1;
+                tracing::warn!(server = %self.options.name, %error, "a message on a link was ignored");
+            }
         }
     }
 
@@ -439,19 +469,19 @@ impl Life {
             Report::Read { token, result } => self.inputs.push(Input::Read { token, result }),
             Report::Full { durable, error } => {
                 tracing::error!(server = %self.options.name, %error, "the disk is full: writes are refused until there is room");
-                self.patience = Some(Instant::now() + PATIENCE);
+                (self.patience, self.disk) = (Some(Instant::now() + PATIENCE), Disk::Full);
                 self.inputs.push(Input::Stuck { durable, why: Stuck::Full });
             }
             Report::Room => {
                 tracing::info!(server = %self.options.name, "there is room on the disk again");
-                self.patience = None;
+                (self.patience, self.disk) = (None, Disk::Good);
                 self.inputs.push(Input::Unstuck);
             }
             Report::Failed { durable, error } => {
                 let why = error.to_string();
                 tracing::error!(server = %self.options.name, why, "the store failed: reads go on, writes do not");
                 // What waits for it waits in vain; only its outcome is open.
-                self.patience = Some(Instant::now());
+                (self.patience, self.disk) = (Some(Instant::now()), Disk::Failed);
                 self.inputs.push(Input::Stuck { durable, why: Stuck::Failed(why) });
             }
         }
@@ -463,10 +493,11 @@ impl Life {
             return;
         }
         for out in self.lanes.pick(|out| matches!(out, Out::Reply(..))) {
-            let Out::Reply(route, _, mut reply) = out else { continue };
+            let Out::Reply(route, _, mut reply, mark) = out else { continue };
             self.machine.stop_waiting(&mut reply);
+            let mark = mark.failed(Code::Timeout, Outcome::Unknown);
             let answer = self.encode(&route, &reply);
-            self.carry_out(Out::Reply(route, answer, reply));
+            self.carry_out(Out::Reply(route, answer, reply, mark));
         }
     }
 

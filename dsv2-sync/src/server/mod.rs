@@ -27,6 +27,7 @@ mod replay;
 mod requests;
 mod retention;
 mod stuck;
+mod vitals;
 mod writes;
 
 use std::collections::BTreeMap;
@@ -40,6 +41,7 @@ use dsv2_core::{
 pub use config::{Caps, ServerConfig, Timing};
 pub use io::{Effect, Input, Lane, LinkId, Note, Outgoing, Read, ReadResult, Saved, Stuck};
 pub use replay::Replay;
+pub use vitals::Vitals;
 
 use crate::clock_sync::{Berkeley, ClockSync};
 use crate::election::{Bully, Election, ElectionForm, QuorumBully, QuorumConfig};

@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use dsv2_core::{ClockReport, Code, Failure, Mono, Now, PeerReport, ReplyBody, Request, RequestBody, StatusReport};
+use dsv2_core::{Code, Failure, Mono, Now, ReplyBody, Request, RequestBody, StatusReport};
 
 use super::history::{Page, Paging};
 use super::io::{Effect, LinkId, Read, ReadResult};
 use super::pulls::Sure;
 use super::{ReplyTo, Server};
-use crate::clock_sync::ClockSync;
 use crate::guard::is_plausible;
 use crate::planted::Bug;
 use crate::replication::ReplicationLog;
@@ -21,6 +20,10 @@ pub(super) struct Parked {
 }
 
 impl Parked {
+    pub(super) fn len(&self) -> usize {
+        self.requests.len()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.requests.is_empty()
     }
@@ -226,37 +229,17 @@ impl Server {
         let own = self.visible().get(&self.origin);
         report.origin = (own > 0).then(|| self.origin.to_string());
         report.ready = self.is_ready();
-        report.trouble = self
-            .stuck
-            .as_ref()
-            .map(|stuck| stuck.why.to_string())
-            .or_else(|| (!self.has_majority(now.mono)).then(|| "too few voters can be reached".into()));
+        report.trouble = self.trouble(now.mono);
         report.rank = self.registry.rank;
         report.coordinator = self.election.coordinator().map(|coordinator| coordinator.name.clone());
         report.epoch = self.election.epoch().number;
-        report.lease_ms = self.election.lease_until().map(|end| {
-            let left = end.since(now.mono).as_millis();
-            u64::try_from(left).unwrap_or(u64::MAX)
-        });
+        report.lease_ms = self.lease_ms(now.mono);
         report.clock = self.shown_clock();
-        let wall = self.wall.status(now);
-        report.wall =
-            ClockReport { offset_us: wall.offset_us, error_bound_us: wall.error_bound_us, slewing: wall.slewing };
+        report.wall = self.wall_report(now);
         report.voters = self.config.voters.iter().cloned().collect();
         report.position = self.visible().clone();
         report.stable = self.stable();
-        report.peers = self
-            .peers
-            .by_name
-            .iter()
-            .map(|(name, peer)| PeerReport {
-                name: name.clone(),
-                address: peer.address.clone(),
-                rank: peer.rank,
-                connected: peer.is_alive(now.mono, self.config.timing.silence),
-                lag: own.saturating_sub(peer.acked),
-            })
-            .collect();
+        report.peers = self.peer_reports(now.mono);
         report.users = self.users().count() as u64;
         report.channels = self.channels().count() as u64;
         report.events = self.visible().events();

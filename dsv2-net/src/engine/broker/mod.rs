@@ -41,7 +41,7 @@ use self::hub::{Hub, Progress, Signals, Undeliverable, is_lagging};
 pub use self::refuser::{EmptyRefuser, Refuser};
 use super::dispatch::{ClientId, DispatchConfig, Pace};
 use super::proxy::end;
-use super::{Connection, Counters, DrainReport, Limits, Listener, LocalSocket, Outbox, PeerInfo};
+use super::{Connection, Counters, DrainReport, Limits, Listener, LocalSocket, Outbox, PeerInfo, SocketStats};
 use crate::endpoint::{BindError, Endpoint};
 use crate::zmtp::{Batch, SocketType};
 
@@ -209,6 +209,12 @@ impl BrokerHandle {
     #[must_use]
     pub fn stats(&self) -> BrokerStats {
         self.0.hub().stats()
+    }
+
+    /// The numbers of the clients' side and of the servers' side.
+    #[must_use]
+    pub fn sockets(&self) -> [SocketStats; 2] {
+        [self.0.clients.stats(), self.0.servers.stats()]
     }
 
     /// Counters of the connections of the clients' side.

@@ -29,7 +29,7 @@ use tracing::{debug, info};
 use self::hub::Hub;
 pub use self::stats::ProxyStats;
 use super::subscriptions::{MatchMode, SubscriptionLimits};
-use super::{Connection, Counters, DrainReport, Limits, Listener, LocalSocket, Outbox};
+use super::{Connection, Counters, DrainReport, Limits, Listener, LocalSocket, Outbox, SocketStats};
 use crate::endpoint::{BindError, Endpoint};
 use crate::zmtp::{Batch, SocketType};
 
@@ -195,6 +195,12 @@ impl ProxyHandle {
     pub fn stats(&self) -> ProxyStats {
         let messages_in = self.0.publishers.counters().messages_in.get();
         self.0.hub().stats(messages_in, self.0.subscribers.queued_bytes())
+    }
+
+    /// The numbers of the publishers' side and of the subscribers' side.
+    #[must_use]
+    pub fn sockets(&self) -> [SocketStats; 2] {
+        [self.0.publishers.stats(), self.0.subscribers.stats()]
     }
 
     /// Counters of the connections of the publishers' side.
