@@ -9,6 +9,7 @@
 pub mod args;
 pub mod bench;
 pub mod bot;
+pub mod catalog;
 pub mod chat;
 pub mod cli;
 pub mod config;
@@ -17,6 +18,7 @@ pub mod host;
 pub mod keep;
 pub mod latency;
 pub mod logging;
+pub mod nearest;
 pub mod output;
 pub mod random;
 pub mod role;

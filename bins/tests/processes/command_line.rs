@@ -45,7 +45,7 @@ fn help_shows_the_ports_of_the_seed() {
 
 #[test]
 fn every_flag_has_a_variable() {
-    let tools = ["up", "status", "ping", "inspect", "import"].map(|tool| ("dsv2", vec![tool, "--help"]));
+    let tools = ["up", "status", "ping", "doctor", "inspect", "import"].map(|tool| ("dsv2", vec![tool, "--help"]));
     let loads = ["publish", "fanout", "request", "replay"].map(|work| ("dsv2", vec!["bench", work, "--help"]));
     let programs = PROGRAMS.iter().map(|program| (*program, vec!["--help"])).chain(tools).chain(loads);
     for (program, args) in programs {

@@ -10,6 +10,7 @@ mod cluster;
 mod command_line;
 mod containers;
 mod disks;
+mod doctor;
 #[cfg(target_os = "linux")]
 mod failover;
 mod full_disk;

@@ -10,6 +10,7 @@ use super::pulls::Sure;
 use super::{ReplyTo, Server};
 use crate::clock_sync::ClockSync;
 use crate::guard::is_plausible;
+use crate::link::LINK_VERSION;
 use crate::planted::Bug;
 use crate::replication::ReplicationLog;
 
@@ -223,6 +224,8 @@ impl Server {
     #[must_use]
     pub fn report(&self, now: Now) -> StatusReport {
         let mut report = StatusReport::new(self.config.name.clone(), format!("{:032x}", self.config.node.0));
+        report.version = Some(env!("CARGO_PKG_VERSION").to_owned());
+        report.link_version = Some(LINK_VERSION);
         let own = self.visible().get(&self.origin);
         report.origin = (own > 0).then(|| self.origin.to_string());
         report.ready = self.is_ready();
@@ -240,9 +243,14 @@ impl Server {
         });
         report.clock = self.shown_clock();
         let wall = self.wall.status(now);
-        report.wall =
-            ClockReport { offset_us: wall.offset_us, error_bound_us: wall.error_bound_us, slewing: wall.slewing };
+        report.wall = ClockReport {
+            offset_us: wall.offset_us,
+            error_bound_us: wall.error_bound_us,
+            slewing: wall.slewing,
+            system_us: Some(now.wall.us),
+        };
         report.voters = self.config.voters.iter().cloned().collect();
+        report.departed = self.asked.departed.iter().cloned().collect();
         report.position = self.visible().clone();
         report.stable = self.stable();
         report.peers = self
