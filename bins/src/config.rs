@@ -24,7 +24,7 @@ use crate::error::Error;
 use crate::nearest::suggestion;
 
 /// The sections that there may be: programs, and tools of `dsv2`.
-pub const SECTIONS: [&str; 14] = [
+pub const SECTIONS: [&str; 15] = [
     "broker",
     "proxy",
     "server",
@@ -39,6 +39,7 @@ pub const SECTIONS: [&str; 14] = [
     "import",
     "sim",
     "bench",
+    "completions",
 ];
 
 /// A configuration file.

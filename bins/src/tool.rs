@@ -5,6 +5,7 @@ mod doctor;
 mod import;
 mod inspect;
 mod ping;
+mod shell;
 mod sim;
 mod status;
 mod up;
@@ -44,6 +45,8 @@ enum Tool {
     Sim(sim::SimArgs),
     Check(check::CheckArgs),
     Bench(BenchArgs),
+    Completions(shell::CompletionsArgs),
+    Man(shell::ManArgs),
 }
 
 impl HasCommon for ToolArgs {
@@ -80,5 +83,7 @@ pub async fn tool(args: ToolArgs) -> Result<(), Error> {
         Tool::Sim(args) => sim::sim(&args),
         Tool::Check(args) => check::check(&args),
         Tool::Bench(args) => bench::bench(args).await,
+        Tool::Completions(args) => shell::completions(&args),
+        Tool::Man(args) => shell::man(&args),
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::harness::{Place, bare, finish};
 
-const PROGRAMS: [&str; 7] =
+pub(crate) const PROGRAMS: [&str; 7] =
     ["dsv2", "dsv2-broker", "dsv2-proxy", "dsv2-server", "dsv2-reference", "dsv2-client", "dsv2-bot"];
 
 fn say(program: &str, args: &[&str]) -> String {
@@ -45,7 +45,8 @@ fn help_shows_the_ports_of_the_seed() {
 
 #[test]
 fn every_flag_has_a_variable() {
-    let tools = ["up", "status", "ping", "doctor", "inspect", "import"].map(|tool| ("dsv2", vec![tool, "--help"]));
+    let tools = ["up", "status", "ping", "doctor", "inspect", "import", "completions"]
+        .map(|tool| ("dsv2", vec![tool, "--help"]));
     let loads = ["publish", "fanout", "request", "replay"].map(|work| ("dsv2", vec!["bench", work, "--help"]));
     let programs = PROGRAMS.iter().map(|program| (*program, vec!["--help"])).chain(tools).chain(loads);
     for (program, args) in programs {

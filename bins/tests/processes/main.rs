@@ -24,6 +24,7 @@ mod netns;
 mod partitions;
 mod parts;
 mod seed;
+mod shell;
 #[cfg(target_os = "linux")]
 mod slow_disk;
 mod tools;
