@@ -28,6 +28,7 @@ mod shell;
 #[cfg(target_os = "linux")]
 mod slow_disk;
 mod tools;
+mod units;
 mod upkeep;
 mod verdict;
 #[cfg(target_os = "linux")]
