@@ -1,10 +1,15 @@
 //! All programs, with all of their flags: for whoever has to speak of every one of them.
 
+use std::ffi::OsString;
+
 use clap::Command;
 
 use crate::bot::BotArgs;
 use crate::chat::ClientArgs;
-use crate::cli::{self, Flag, Program};
+use crate::cli::{self, Flag, Program, Setting};
+use crate::config::ConfigFile;
+use crate::error::Error;
+use crate::nearest::suggestion;
 use crate::role::{BrokerArgs, ProxyArgs, ReferenceArgs, ServerArgs};
 use crate::tool::ToolArgs;
 
@@ -23,18 +28,56 @@ pub const CLIENT: Program = Program { section: "client", tools: false, log: "war
 /// `dsv2-bot`.
 pub const BOT: Program = Program { section: "bot", tools: false, log: "info" };
 
+/// The settings of a program, if there can be such.
+type Settings = Result<Vec<Setting>, Error>;
+
+/// What can be asked of a program without running it.
+struct Entry {
+    describe: fn() -> (Command, Vec<Flag>),
+    settings: fn(Option<&ConfigFile>, &[OsString]) -> Settings,
+}
+
+macro_rules! entry {
+    ($args:ty, $program:expr) => {
+        Entry {
+            describe: || cli::describe::<$args>($program),
+            settings: |file, argv| cli::settings::<$args>($program, file, argv),
+        }
+    };
+}
+
+const ENTRIES: [Entry; 7] = [
+    entry!(ToolArgs, TOOLS),
+    entry!(BrokerArgs, BROKER),
+    entry!(ProxyArgs, PROXY),
+    entry!(ReferenceArgs, REFERENCE),
+    entry!(ServerArgs, SERVER),
+    entry!(ClientArgs, CLIENT),
+    entry!(BotArgs, BOT),
+];
+
 /// Each program as it is built, whatever environment this process is in, and the flags of it and of its tools.
 #[must_use]
 pub fn programs() -> Vec<(Command, Vec<Flag>)> {
-    vec![
-        cli::describe::<ToolArgs>(TOOLS),
-        cli::describe::<BrokerArgs>(BROKER),
-        cli::describe::<ProxyArgs>(PROXY),
-        cli::describe::<ReferenceArgs>(REFERENCE),
-        cli::describe::<ServerArgs>(SERVER),
-        cli::describe::<ClientArgs>(CLIENT),
-        cli::describe::<BotArgs>(BOT),
-    ]
+    ENTRIES.iter().map(|entry| (entry.describe)()).collect()
+}
+
+/// The settings that a program would run with, given these arguments; the first one is its name.
+///
+/// # Errors
+/// [`Error::Usage`] where there is no such program, or it does not take them; [`Error::Config`].
+pub fn settings(file: Option<&ConfigFile>, argv: &[OsString]) -> Result<Vec<Setting>, Error> {
+    let wanted = argv.first().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let mut names = Vec::new();
+    for entry in &ENTRIES {
+        let name = (entry.describe)().0.get_name().to_owned();
+        if name == wanted {
+            return (entry.settings)(file, argv);
+        }
+        names.push(name);
+    }
+    let meant = suggestion(&wanted, names.iter().map(String::as_str));
+    Err(Error::Usage(format!("there is no program {wanted}{meant}; there are {}", names.join(", "))))
 }
 
 /// The flags of all programs and tools.

@@ -5,7 +5,9 @@ use std::future::Future;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Arg, ArgAction, Command, Parser};
+use clap::parser::ValueSource;
+use clap::{Arg, ArgAction, ArgMatches, Command, Parser};
+use serde::Serialize;
 
 use crate::args::Common;
 use crate::config::{self, ConfigFile};
@@ -24,8 +26,8 @@ pub(crate) const SHARED: [&str; 5] = ["config", "log-format", "host", "base-port
 /// Variables that the programs of the family know, and the flags that they stand for.
 pub(crate) const FAMILY: [(&str, &str, &str); 2] = [("", "serde", "SERDE"), ("server", "name", "SERVER_NAME")];
 
-/// The tool that looks for mistakes in configuration and environment itself.
-const FORGIVING: &str = "doctor";
+/// The tools that look for mistakes in configuration and environment themselves.
+const FORGIVING: [&str; 2] = ["doctor", "config"];
 
 /// What is particular about a program.
 #[derive(Clone, Copy, Debug)]
@@ -88,16 +90,76 @@ fn parse<A: Parser>(program: Program, argv: Vec<OsString>) -> Result<A, Error> {
     A::from_arg_matches(&matches).map_err(|error| error.exit())
 }
 
-/// Whether the tool is asked for that has to work where configuration and environment are wrong, to say so.
+/// Whether a tool is asked for that has to work where configuration and environment are wrong, to say so.
 fn asks_forgiving<A: Parser>(argv: &[OsString]) -> bool {
     let matches = A::command().try_get_matches_from(argv).ok();
-    matches.as_ref().and_then(|matches| matches.subcommand_name()) == Some(FORGIVING)
+    matches.as_ref().and_then(|matches| matches.subcommand_name()).is_some_and(|tool| FORGIVING.contains(&tool))
 }
 
 /// A program as it is built, without defaults from here, and its flags.
 pub(crate) fn describe<A: Parser>(program: Program) -> (Command, Vec<Flag>) {
     // Without defaults nothing can be wrong with them.
     command::<A>(program, None, Mode::Bare).unwrap_or_else(|_| (A::command(), Vec::new()))
+}
+
+/// A flag's value, and where it came from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Setting {
+    /// The long flag.
+    pub flag: String,
+    /// Its value, as it was written; none where the program decides by itself.
+    pub value: Option<String>,
+    /// `flag`, `environment NAME`, `file` or `default`.
+    pub from: String,
+}
+
+/// What a program, or the tool that the arguments name, would run with.
+///
+/// # Errors
+/// [`Error::Usage`], [`Error::Config`].
+pub(crate) fn settings<A: Parser>(
+    program: Program,
+    file: Option<&ConfigFile>,
+    argv: &[OsString],
+) -> Result<Vec<Setting>, Error> {
+    let (command, flags) = command::<A>(program, file, Mode::Strict)?;
+    let usage = |error: clap::Error| {
+        let text = error.to_string();
+        Error::Usage(text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned())
+    };
+    let matches = command.try_get_matches_from(argv).map_err(usage)?;
+    let mut levels = vec![&matches];
+    while let Some((_, below)) = levels.last().and_then(|last| last.subcommand()) {
+        levels.push(below);
+    }
+    let section = matches.subcommand_name().filter(|_| program.tools).unwrap_or(program.section);
+    let mut found: Vec<Setting> = Vec::new();
+    for flag in flags.iter().filter(|flag| flag.section == section || SHARED.contains(&flag.long.as_str())) {
+        if !found.iter().any(|setting| setting.flag == flag.long) {
+            found.push(setting(flag, section, file, &levels));
+        }
+    }
+    Ok(found)
+}
+
+/// Where a value came from. To clap, what stands in the file or in a variable of the family is a default.
+fn setting(flag: &Flag, section: &str, file: Option<&ConfigFile>, levels: &[&ArgMatches]) -> Setting {
+    let id = flag.arg.get_id();
+    let level = levels.iter().rev().find(|level| level.ids().any(|present| present == id));
+    let is_set = |name: &&str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let family = FAMILY.iter().filter(|(of, long, _)| *long == flag.long && (of.is_empty() || *of == section));
+    let from = match level.and_then(|level| level.value_source(id.as_str())) {
+        Some(ValueSource::CommandLine) => "flag".to_owned(),
+        Some(ValueSource::EnvVariable) => format!("environment {}", flag.variable()),
+        _ => match family.map(|(_, _, name)| *name).find(is_set) {
+            Some(name) => format!("environment {name}"),
+            None if file.is_some_and(|file| file.sets(section, &flag.long)) => "file".to_owned(),
+            None => "default".to_owned(),
+        },
+    };
+    let values = level.and_then(|level| level.get_raw(id.as_str()));
+    let value = values.map(|all| all.map(|value| value.to_string_lossy()).collect::<Vec<_>>().join(","));
+    Setting { flag: flag.long.clone(), value, from }
 }
 
 fn command<A: Parser>(program: Program, file: Option<&ConfigFile>, mode: Mode) -> Result<(Command, Vec<Flag>), Error> {

@@ -151,11 +151,19 @@ impl ConfigFile {
         found
     }
 
+    /// Whether it gives a flag a default.
+    pub(crate) fn sets(&self, section: &str, flag: &str) -> bool {
+        self.value(section, flag).is_some()
+    }
+
+    fn value(&self, section: &str, flag: &str) -> Option<&Value> {
+        let own = self.table.get(section).and_then(Value::as_table).and_then(|keys| keys.get(flag));
+        own.or_else(|| self.table.get(flag).filter(|_| SHARED.contains(&flag)))
+    }
+
     /// The flag with the default that the file gives it, if it gives one.
     pub(crate) fn with_default(&self, arg: Arg, section: &str, flag: &str) -> Result<Arg, Error> {
-        let own = self.table.get(section).and_then(Value::as_table).and_then(|keys| keys.get(flag));
-        let shared = || self.table.get(flag).filter(|_| SHARED.contains(&flag));
-        let Some(value) = own.or_else(shared) else { return Ok(arg) };
+        let Some(value) = self.value(section, flag) else { return Ok(arg) };
         let values = match (value, arg.get_action()) {
             (Value::Boolean(false), ArgAction::SetTrue) => return Ok(arg),
             (Value::Boolean(true), ArgAction::SetTrue) => return Ok(arg.default_value("true")),
@@ -260,7 +268,7 @@ mod tests {
     #[test]
     fn what_no_program_knows_is_refused_by_name() {
         for (text, needle) in [
-            ("[servr]\n", "there is no section [servr], did you mean `server`?"),
+            ("[servr]\n", "there is no section [servr] (did you mean `server`?)"),
             ("data = 'x'", "`data`"),
             ("[server]\ndat = 'x'", "did you mean `data`"),
             ("base-port = 'high'", "high"),

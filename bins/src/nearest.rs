@@ -12,10 +12,10 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
         .map(|(_, candidate)| candidate)
 }
 
-/// The words ", did you mean …" for an error, or nothing.
+/// The words " (did you mean …?)" for an error, or nothing.
 #[must_use]
 pub fn suggestion<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> String {
-    nearest(word, candidates).map_or_else(String::new, |meant| format!(", did you mean `{meant}`?"))
+    nearest(word, candidates).map_or_else(String::new, |meant| format!(" (did you mean `{meant}`?)"))
 }
 
 /// How many letters must be put in, taken out or replaced (Levenshtein), one row of the table at a time.

@@ -1,6 +1,7 @@
 //! `dsv2`: starts a cluster, and looks at things.
 
 mod check;
+mod config;
 mod doctor;
 mod import;
 mod inspect;
@@ -37,6 +38,7 @@ enum Tool {
     Status(status::StatusArgs),
     Ping(ping::PingArgs),
     Doctor(doctor::DoctorArgs),
+    Config(config::ConfigArgs),
     Inspect(inspect::InspectArgs),
     Import(import::ImportArgs),
     Snapshot(upkeep::SnapshotArgs),
@@ -69,12 +71,13 @@ impl HasCommon for ToolArgs {
 /// # Errors
 /// [`Error`], as the tool has it.
 pub async fn tool(args: ToolArgs) -> Result<(), Error> {
-    let config = args.common.config;
+    let file = args.common.config;
     match args.tool {
         Tool::Up(args) => up::up(args).await,
         Tool::Status(args) => status::status(args).await,
         Tool::Ping(args) => ping::ping(args).await,
-        Tool::Doctor(args) => doctor::doctor(args, config).await,
+        Tool::Config(args) => config::config(&args, file),
+        Tool::Doctor(args) => doctor::doctor(args, file).await,
         Tool::Inspect(args) => inspect::inspect(&args),
         Tool::Import(args) => import::import(&args),
         Tool::Snapshot(args) => upkeep::snapshot(&args),

@@ -348,7 +348,7 @@ fn too_few_open_files() {
 fn mistakes_in_the_configuration_file() {
     let place = Place::new();
     for (text, what) in [
-        ("[server]\ndatta = 'x'", "[server] has no `datta`, did you mean `data`?"),
+        ("[server]\ndatta = 'x'", "[server] has no `datta` (did you mean `data`?)"),
         ("[servr]\n", "did you mean `server`?"),
         ("base-prt = 1", "did you mean `base-port`?"),
         ("[bot]\nrate = -1", "the configuration file"),
