@@ -12,17 +12,19 @@
 //! servers = 5
 //! ```
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, Command};
 use toml::{Table, Value};
 
-use crate::cli::SHARED;
+use crate::cli::{Flag, SHARED};
 use crate::error::Error;
+use crate::nearest::suggestion;
 
 /// The sections that there may be: programs, and tools of `dsv2`.
-pub const SECTIONS: [&str; 13] = [
+pub const SECTIONS: [&str; 15] = [
     "broker",
     "proxy",
     "server",
@@ -32,10 +34,12 @@ pub const SECTIONS: [&str; 13] = [
     "up",
     "status",
     "ping",
+    "doctor",
     "inspect",
     "import",
     "sim",
     "bench",
+    "completions",
 ];
 
 /// A configuration file.
@@ -46,70 +50,120 @@ pub struct ConfigFile {
 }
 
 impl ConfigFile {
-    /// Reads it.
+    /// Reads it, and refuses what no program knows: a mistyped section would go unnoticed otherwise.
     ///
     /// # Errors
     /// [`Error::Config`].
     pub fn read(path: PathBuf) -> Result<Self, Error> {
+        Self::load(path)?.known()
+    }
+
+    /// Reads it, whatever keys it has.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where it cannot be read, or is no TOML.
+    pub fn load(path: PathBuf) -> Result<Self, Error> {
         match std::fs::read_to_string(&path) {
-            Ok(text) => Self::parse(path, &text),
+            Ok(text) => Self::toml(path, &text),
             Err(error) => Err(Error::Config { path, why: error.to_string() }),
         }
     }
 
-    /// Takes its text, and refuses what no program knows: a mistyped section would go unnoticed otherwise.
+    /// As [`ConfigFile::read`], from its text.
     ///
     /// # Errors
     /// [`Error::Config`].
     pub fn parse(path: PathBuf, text: &str) -> Result<Self, Error> {
-        let table: Table = match text.parse() {
-            Ok(table) => table,
-            Err(error) => return Err(Error::Config { path, why: format!("{error}").trim_end().to_owned() }),
-        };
-        let file = Self { path, table };
-        for (key, value) in &file.table {
-            match value {
-                Value::Table(_) if !SECTIONS.contains(&key.as_str()) => {
-                    return Err(file.error(format!("there is no section [{key}]; there are {}", SECTIONS.join(", "))));
-                }
-                Value::Table(_) => {}
-                _ if !SHARED.contains(&key.as_str()) => {
-                    let shared = SHARED.join(", ");
-                    return Err(
-                        file.error(format!("`{key}` belongs into a section; for all programs there are {shared}"))
-                    );
-                }
-                _ => {}
-            }
+        Self::toml(path, text)?.known()
+    }
+
+    fn toml(path: PathBuf, text: &str) -> Result<Self, Error> {
+        match text.parse() {
+            Ok(table) => Ok(Self { path, table }),
+            Err(error) => Err(Error::Config { path, why: format!("{error}").trim_end().to_owned() }),
         }
-        Ok(file)
+    }
+
+    fn known(self) -> Result<Self, Error> {
+        match self.strangers().into_iter().next() {
+            Some(why) => Err(self.error(why)),
+            None => Ok(self),
+        }
+    }
+
+    /// Sections, and keys outside of them, that no program knows.
+    fn strangers(&self) -> Vec<String> {
+        let stranger = |(key, value): (&String, &Value)| match value {
+            Value::Table(_) if !SECTIONS.contains(&key.as_str()) => {
+                let meant = suggestion(key, SECTIONS);
+                Some(format!("there is no section [{key}]{meant}; there are {}", SECTIONS.join(", ")))
+            }
+            Value::Table(_) => None,
+            _ if !SHARED.contains(&key.as_str()) => {
+                let (meant, shared) = (suggestion(key, SHARED), SHARED.join(", "));
+                Some(format!("`{key}` belongs into a section{meant}; for all programs there are {shared}"))
+            }
+            _ => None,
+        };
+        self.table.iter().filter_map(stranger).collect()
     }
 
     /// Refuses keys in the sections of `known` flags that are none of them.
     ///
     /// # Errors
     /// [`Error::Config`].
-    pub(crate) fn check(&self, known: &[(String, String)]) -> Result<(), Error> {
+    pub(crate) fn check(&self, known: &[Flag]) -> Result<(), Error> {
+        self.unknown_keys(known).into_iter().next().map_or(Ok(()), |why| Err(self.error(why)))
+    }
+
+    fn unknown_keys(&self, known: &[Flag]) -> Vec<String> {
+        let mut found = Vec::new();
         for (section, value) in &self.table {
             let Value::Table(keys) = value else { continue };
-            let flags: Vec<&str> =
-                known.iter().filter(|(of, _)| of == section).map(|(_, flag)| flag.as_str()).collect();
-            let unknown = |key: &&String| !flags.contains(&key.as_str()) && !SHARED.contains(&key.as_str());
+            let own = known.iter().filter(|flag| flag.section == *section);
+            let flags: BTreeSet<&str> = own.map(|flag| flag.long.as_str()).collect();
             if flags.is_empty() {
                 continue;
             }
-            if let Some(key) = keys.keys().find(unknown) {
-                return Err(self.error(format!("[{section}] has no `{key}`; it has {}", flags.join(", "))));
+            let is_known = |key: &&String| flags.contains(key.as_str()) || SHARED.contains(&key.as_str());
+            found.extend(keys.keys().filter(|key| !is_known(key)).map(|key| {
+                let listed: Vec<&str> = flags.iter().copied().collect();
+                let meant = suggestion(key, listed.iter().copied());
+                format!("[{section}] has no `{key}`{meant}; it has {}", listed.join(", "))
+            }));
+        }
+        found
+    }
+
+    /// Everything that is wrong with it, where `known` are the flags of all programs.
+    pub(crate) fn problems(&self, known: &[Flag]) -> Vec<String> {
+        let mut found = self.strangers();
+        found.extend(self.unknown_keys(known));
+        for flag in known {
+            if let Err(error) = self.with_default(flag.arg.clone(), &flag.section, &flag.long) {
+                let why = error.to_string();
+                // A shared key is a default of many programs.
+                if !found.contains(&why) {
+                    found.push(why);
+                }
             }
         }
-        Ok(())
+        found
+    }
+
+    /// Whether it gives a flag a default.
+    pub(crate) fn sets(&self, section: &str, flag: &str) -> bool {
+        self.value(section, flag).is_some()
+    }
+
+    fn value(&self, section: &str, flag: &str) -> Option<&Value> {
+        let own = self.table.get(section).and_then(Value::as_table).and_then(|keys| keys.get(flag));
+        own.or_else(|| self.table.get(flag).filter(|_| SHARED.contains(&flag)))
     }
 
     /// The flag with the default that the file gives it, if it gives one.
     pub(crate) fn with_default(&self, arg: Arg, section: &str, flag: &str) -> Result<Arg, Error> {
-        let own = self.table.get(section).and_then(Value::as_table).and_then(|keys| keys.get(flag));
-        let shared = || self.table.get(flag).filter(|_| SHARED.contains(&flag));
-        let Some(value) = own.or_else(shared) else { return Ok(arg) };
+        let Some(value) = self.value(section, flag) else { return Ok(arg) };
         let values = match (value, arg.get_action()) {
             (Value::Boolean(false), ArgAction::SetTrue) => return Ok(arg),
             (Value::Boolean(true), ArgAction::SetTrue) => return Ok(arg.default_value("true")),
@@ -138,18 +192,23 @@ fn text(value: &Value) -> Option<String> {
 
 /// The flag with another default, which must be one that the flag takes.
 pub(crate) fn with_default(arg: Arg, values: &[String], origin: &str) -> Result<Arg, Error> {
-    let flag = arg.get_long().unwrap_or_default().to_owned();
+    match refused(&arg, values) {
+        None => Ok(arg.required(false).default_values(values.to_vec())),
+        Some(reason) => Err(Error::Usage(format!("{origin}: {reason}"))),
+    }
+}
+
+/// Why a flag does not take these values, if it does not.
+pub(crate) fn refused(arg: &Arg, values: &[String]) -> Option<String> {
+    // A switch takes its variable as a word, and no value on the command line.
+    if !arg.get_action().takes_values() {
+        return None;
+    }
     let probe =
         Command::new("probe").no_binary_name(true).arg(arg.clone().env(None::<&str>).required(false).global(false));
-    let given = format!("--{flag}={}", values.join(","));
-    match probe.try_get_matches_from([given]) {
-        Ok(_) => Ok(arg.required(false).default_values(values.to_vec())),
-        Err(error) => {
-            let reason = error.to_string();
-            let reason = reason.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
-            Err(Error::Usage(format!("{origin}: {reason}")))
-        }
-    }
+    let given = format!("--{}={}", arg.get_long().unwrap_or_default(), values.join(","));
+    let error = probe.try_get_matches_from([given]).err()?.to_string();
+    Some(error.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned())
 }
 
 /// The file that the arguments, or else the environment, name. It must be known before the arguments can be read.
@@ -209,9 +268,9 @@ mod tests {
     #[test]
     fn what_no_program_knows_is_refused_by_name() {
         for (text, needle) in [
-            ("[servr]\n", "[servr]"),
+            ("[servr]\n", "there is no section [servr] (did you mean `server`?)"),
             ("data = 'x'", "`data`"),
-            ("[server]\ndat = 'x'", "`dat`"),
+            ("[server]\ndat = 'x'", "did you mean `data`"),
             ("base-port = 'high'", "high"),
             ("[server]\nfast = 1", "`fast`"),
             ("[server]\nvoters = [[1]]", "`voters`"),

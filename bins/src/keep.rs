@@ -52,7 +52,7 @@ fn age(text: &str) -> Result<Duration, String> {
 
 /// # Errors
 /// What it must be.
-fn size(text: &str) -> Result<u64, String> {
+pub(crate) fn size(text: &str) -> Result<u64, String> {
     let units = [("", 1), ("k", 1 << 10), ("m", 1 << 20), ("g", 1 << 30), ("t", 1 << 40)];
     scaled(text, &units, "a number of bytes, alone or with K, M or G, as in 500M")
 }

@@ -1,9 +1,12 @@
 //! `dsv2`: starts a cluster, and looks at things.
 
 mod check;
+mod config;
+mod doctor;
 mod import;
 mod inspect;
 mod ping;
+mod shell;
 mod sim;
 mod status;
 mod up;
@@ -34,6 +37,8 @@ enum Tool {
     Up(up::UpArgs),
     Status(status::StatusArgs),
     Ping(ping::PingArgs),
+    Doctor(doctor::DoctorArgs),
+    Config(config::ConfigArgs),
     Inspect(inspect::InspectArgs),
     Import(import::ImportArgs),
     Snapshot(upkeep::SnapshotArgs),
@@ -42,6 +47,8 @@ enum Tool {
     Sim(sim::SimArgs),
     Check(check::CheckArgs),
     Bench(BenchArgs),
+    Completions(shell::CompletionsArgs),
+    Man(shell::ManArgs),
 }
 
 impl HasCommon for ToolArgs {
@@ -64,10 +71,13 @@ impl HasCommon for ToolArgs {
 /// # Errors
 /// [`Error`], as the tool has it.
 pub async fn tool(args: ToolArgs) -> Result<(), Error> {
+    let file = args.common.config;
     match args.tool {
         Tool::Up(args) => up::up(args).await,
         Tool::Status(args) => status::status(args).await,
         Tool::Ping(args) => ping::ping(args).await,
+        Tool::Config(args) => config::config(&args, file),
+        Tool::Doctor(args) => doctor::doctor(args, file).await,
         Tool::Inspect(args) => inspect::inspect(&args),
         Tool::Import(args) => import::import(&args),
         Tool::Snapshot(args) => upkeep::snapshot(&args),
@@ -76,5 +86,7 @@ pub async fn tool(args: ToolArgs) -> Result<(), Error> {
         Tool::Sim(args) => sim::sim(&args),
         Tool::Check(args) => check::check(&args),
         Tool::Bench(args) => bench::bench(args).await,
+        Tool::Completions(args) => shell::completions(&args),
+        Tool::Man(args) => shell::man(&args),
     }
 }

@@ -3,10 +3,8 @@
 use std::process::ExitCode;
 
 use dsv2_bins::bot::{self, BotArgs};
-use dsv2_bins::cli::{self, Program};
-
-const PROGRAM: Program = Program { section: "bot", tools: false, log: "info" };
+use dsv2_bins::{catalog, cli};
 
 fn main() -> ExitCode {
-    cli::run::<BotArgs, _, _>(PROGRAM, bot::bot)
+    cli::run::<BotArgs, _, _>(catalog::BOT, bot::bot)
 }

@@ -2,11 +2,9 @@
 
 use std::process::ExitCode;
 
-use dsv2_bins::cli::{self, Program};
 use dsv2_bins::role;
-
-const PROGRAM: Program = Program { section: "broker", tools: false, log: "info" };
+use dsv2_bins::{catalog, cli};
 
 fn main() -> ExitCode {
-    cli::run::<role::BrokerArgs, _, _>(PROGRAM, role::broker)
+    cli::run::<role::BrokerArgs, _, _>(catalog::BROKER, role::broker)
 }

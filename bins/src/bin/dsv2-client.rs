@@ -3,10 +3,8 @@
 use std::process::ExitCode;
 
 use dsv2_bins::chat::{self, ClientArgs};
-use dsv2_bins::cli::{self, Program};
-
-const PROGRAM: Program = Program { section: "client", tools: false, log: "warn" };
+use dsv2_bins::{catalog, cli};
 
 fn main() -> ExitCode {
-    cli::run::<ClientArgs, _, _>(PROGRAM, chat::client)
+    cli::run::<ClientArgs, _, _>(catalog::CLIENT, chat::client)
 }

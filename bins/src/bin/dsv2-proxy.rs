@@ -2,11 +2,9 @@
 
 use std::process::ExitCode;
 
-use dsv2_bins::cli::{self, Program};
 use dsv2_bins::role;
-
-const PROGRAM: Program = Program { section: "proxy", tools: false, log: "info" };
+use dsv2_bins::{catalog, cli};
 
 fn main() -> ExitCode {
-    cli::run::<role::ProxyArgs, _, _>(PROGRAM, role::proxy)
+    cli::run::<role::ProxyArgs, _, _>(catalog::PROXY, role::proxy)
 }

@@ -2,11 +2,9 @@
 
 use std::process::ExitCode;
 
-use dsv2_bins::cli::{self, Program};
 use dsv2_bins::role;
-
-const PROGRAM: Program = Program { section: "reference", tools: false, log: "info" };
+use dsv2_bins::{catalog, cli};
 
 fn main() -> ExitCode {
-    cli::run::<role::ReferenceArgs, _, _>(PROGRAM, role::reference)
+    cli::run::<role::ReferenceArgs, _, _>(catalog::REFERENCE, role::reference)
 }

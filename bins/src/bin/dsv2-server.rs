@@ -2,11 +2,9 @@
 
 use std::process::ExitCode;
 
-use dsv2_bins::cli::{self, Program};
 use dsv2_bins::role;
-
-const PROGRAM: Program = Program { section: "server", tools: false, log: "info" };
+use dsv2_bins::{catalog, cli};
 
 fn main() -> ExitCode {
-    cli::run::<role::ServerArgs, _, _>(PROGRAM, role::server)
+    cli::run::<role::ServerArgs, _, _>(catalog::SERVER, role::server)
 }

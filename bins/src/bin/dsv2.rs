@@ -2,11 +2,9 @@
 
 use std::process::ExitCode;
 
-use dsv2_bins::cli::{self, Program};
 use dsv2_bins::tool::{self, ToolArgs};
-
-const PROGRAM: Program = Program { section: "dsv2", tools: true, log: "warn" };
+use dsv2_bins::{catalog, cli};
 
 fn main() -> ExitCode {
-    cli::run::<ToolArgs, _, _>(PROGRAM, tool::tool)
+    cli::run::<ToolArgs, _, _>(catalog::TOOLS, tool::tool)
 }

@@ -2,7 +2,7 @@
 
 use crate::harness::{Place, bare, finish};
 
-const PROGRAMS: [&str; 7] =
+pub(crate) const PROGRAMS: [&str; 7] =
     ["dsv2", "dsv2-broker", "dsv2-proxy", "dsv2-server", "dsv2-reference", "dsv2-client", "dsv2-bot"];
 
 fn say(program: &str, args: &[&str]) -> String {
@@ -45,7 +45,8 @@ fn help_shows_the_ports_of_the_seed() {
 
 #[test]
 fn every_flag_has_a_variable() {
-    let tools = ["up", "status", "ping", "inspect", "import"].map(|tool| ("dsv2", vec![tool, "--help"]));
+    let tools = ["up", "status", "ping", "doctor", "inspect", "import", "completions"]
+        .map(|tool| ("dsv2", vec![tool, "--help"]));
     let loads = ["publish", "fanout", "request", "replay"].map(|work| ("dsv2", vec!["bench", work, "--help"]));
     let programs = PROGRAMS.iter().map(|program| (*program, vec!["--help"])).chain(tools).chain(loads);
     for (program, args) in programs {
@@ -137,4 +138,54 @@ fn logs_may_be_json() {
     let lines: Vec<serde_json::Value> =
         log.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|why| panic!("{line:?}: {why}"))).collect();
     assert!(!lines.is_empty() && lines.iter().all(|line| line["level"].is_string() && line["message"].is_string()));
+}
+
+#[test]
+fn settings_are_shown_with_their_origin() {
+    let place = Place::new();
+    std::fs::write(
+        place.path("dsv2.toml"),
+        "log-format = 'json'\n[server]\nname = 'x'\nvoters = ['a', 'b']\nlevel = 'local'",
+    )
+    .expect("a file");
+    let args = ["config", "show", "--json", "--config", "dsv2.toml", "dsv2-server", "--name", "y"];
+    let mut command = place.command("dsv2", &args);
+    command.env("SERDE", "msgpack").env("DSV2_SERVER_LEVEL", "quorum");
+    let shown = finish(command, "");
+    assert!(shown.status.success(), "{shown:?}");
+    let settings = shown.objects();
+    for (flag, value, from) in [
+        ("name", Some("y"), "flag"),
+        ("voters", Some("a,b"), "file"),
+        ("log-format", Some("json"), "file"),
+        ("level", Some("quorum"), "environment DSV2_SERVER_LEVEL"),
+        ("serde", Some("msgpack"), "environment SERDE"),
+        ("base-port", Some(place.base().to_string().as_str()), "environment DSV2_BASE_PORT"),
+        ("data", Some("data"), "default"),
+        ("link", None, "default"),
+    ] {
+        let wanted = serde_json::json!({"flag": flag, "value": value, "from": from});
+        assert!(settings.contains(&wanted), "no {wanted} in {settings:?}");
+    }
+    let people = place.run("dsv2", &["config", "show", "dsv2", "up", "--servers", "5"]);
+    let has = |line: &str| people.out.lines().any(|of| of.split_whitespace().collect::<Vec<_>>().join(" ") == line);
+    assert!(has("servers 5 flag") && has("bots 0 default"), "{people:?}");
+    let unknown = place.run("dsv2", &["config", "show", "dsv2-servr"]);
+    assert_eq!(unknown.status.code(), Some(2), "{unknown:?}");
+    assert!(unknown.err.contains("did you mean `dsv2-server`"), "{unknown:?}");
+}
+
+#[test]
+fn the_configuration_file_is_checked_for_all_programs() {
+    let place = Place::new();
+    std::fs::write(place.path("bad.toml"), "[server]\ndatta = 'x'\n[bot]\nrate = -1\n[servr]").expect("a file");
+    let bad = place.run("dsv2", &["config", "check", "--config", "bad.toml"]);
+    assert_eq!(bad.status.code(), Some(2), "{bad:?}");
+    for needle in ["did you mean `data`", "did you mean `server`", "--rate"] {
+        assert!(bad.out.contains(needle), "no {needle} in {bad:?}");
+    }
+    std::fs::write(place.path("good.toml"), "base-port = 7000\n[server]\nname = 'x'").expect("a file");
+    let good = place.run("dsv2", &["config", "check", "--config", "good.toml"]);
+    assert!(good.status.success() && good.out.contains("every key is known"), "{good:?}");
+    assert_eq!(place.run("dsv2", &["config", "check"]).status.code(), Some(2));
 }

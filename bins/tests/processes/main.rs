@@ -10,6 +10,7 @@ mod cluster;
 mod command_line;
 mod containers;
 mod disks;
+mod doctor;
 mod exposition;
 #[cfg(target_os = "linux")]
 mod failover;
@@ -26,9 +27,11 @@ mod partitions;
 mod parts;
 mod prometheus;
 mod seed;
+mod shell;
 #[cfg(target_os = "linux")]
 mod slow_disk;
 mod tools;
+mod units;
 mod upkeep;
 mod verdict;
 #[cfg(target_os = "linux")]

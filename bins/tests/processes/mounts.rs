@@ -38,6 +38,11 @@ impl Mount {
         run("mount", &["-o", &format!("remount,size={kib}k"), text(&self.at)]);
     }
 
+    /// From now on nobody can write there.
+    pub(crate) fn make_read_only(&self) {
+        run("mount", &["-o", "remount,ro", text(&self.at)]);
+    }
+
     /// ext4 on a loop device over a file, of so many MiB.
     pub(crate) fn disk(at: PathBuf, mib: u64) -> Self {
         let image = at.with_extension("img");

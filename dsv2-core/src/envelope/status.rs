@@ -14,6 +14,12 @@ pub struct StatusReport {
     pub name: ServerName,
     /// The random identity of its data directory, in hex.
     pub node: String,
+    /// The version of the program, where it tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// The version of the messages on its links; servers of different ones do not understand each other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link_version: Option<u8>,
     /// The identity under which it writes events now, `None` before its first one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<String>,
@@ -39,6 +45,9 @@ pub struct StatusReport {
     pub wall: ClockReport,
     /// Which voters the configuration names; none: levels above `local` do not exist.
     pub voters: Vec<ServerName>,
+    /// The voters that are declared gone for good, as far as it knows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub departed: Vec<ServerName>,
     /// What it holds, durable.
     pub position: Position,
     /// Nothing will ever be inserted before this logical time.
@@ -66,6 +75,8 @@ impl StatusReport {
         Self {
             name,
             node,
+            version: None,
+            link_version: None,
             origin: None,
             ready: false,
             trouble: None,
@@ -76,6 +87,7 @@ impl StatusReport {
             clock: Clock::ZERO,
             wall: ClockReport::default(),
             voters: Vec::new(),
+            departed: Vec::new(),
             position: Position::default(),
             stable: None,
             peers: Vec::new(),
@@ -98,6 +110,9 @@ pub struct ClockReport {
     pub error_bound_us: Option<u64>,
     /// Whether a correction is being slewed in.
     pub slewing: bool,
+    /// What the system's clock showed when this was said, uncorrected, in microseconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub system_us: Option<i64>,
 }
 
 /// Another server, as one server sees it.

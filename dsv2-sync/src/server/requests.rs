@@ -9,6 +9,7 @@ use super::io::{Effect, LinkId, Read, ReadResult};
 use super::pulls::Sure;
 use super::{ReplyTo, Server};
 use crate::guard::is_plausible;
+use crate::link::LINK_VERSION;
 use crate::planted::Bug;
 use crate::replication::ReplicationLog;
 
@@ -226,6 +227,8 @@ impl Server {
     #[must_use]
     pub fn report(&self, now: Now) -> StatusReport {
         let mut report = StatusReport::new(self.config.name.clone(), format!("{:032x}", self.config.node.0));
+        report.version = Some(env!("CARGO_PKG_VERSION").to_owned());
+        report.link_version = Some(LINK_VERSION);
         let own = self.visible().get(&self.origin);
         report.origin = (own > 0).then(|| self.origin.to_string());
         report.ready = self.is_ready();
@@ -237,6 +240,7 @@ impl Server {
         report.clock = self.shown_clock();
         report.wall = self.wall_report(now);
         report.voters = self.config.voters.iter().cloned().collect();
+        report.departed = self.asked.departed.iter().cloned().collect();
         report.position = self.visible().clone();
         report.stable = self.stable();
         report.peers = self.peer_reports(now.mono);

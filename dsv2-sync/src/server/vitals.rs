@@ -85,7 +85,12 @@ impl Server {
 
     pub(super) fn wall_report(&self, now: Now) -> ClockReport {
         let wall = self.wall.status(now);
-        ClockReport { offset_us: wall.offset_us, error_bound_us: wall.error_bound_us, slewing: wall.slewing }
+        ClockReport {
+            offset_us: wall.offset_us,
+            error_bound_us: wall.error_bound_us,
+            slewing: wall.slewing,
+            system_us: Some(now.wall.us),
+        }
     }
 
     pub(super) fn peer_reports(&self, now: Mono) -> Vec<PeerReport> {
