@@ -64,11 +64,11 @@ fn refuse_other(link: &Path) -> Result<(), Error> {
 /// Makes `link` a symbolic link to `dir`, in place of an earlier one.
 #[cfg(unix)]
 fn point(link: &Path, dir: &Path) -> Result<(), Error> {
-    match std::fs::remove_file(link) {
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
-        _ => {}
-    }
-    Ok(std::os::unix::fs::symlink(std::path::absolute(dir)?, link)?)
+    // In one step, since another server may do the same at the same place.
+    let mut new = link.as_os_str().to_owned();
+    new.push(format!(".{}", std::process::id()));
+    std::os::unix::fs::symlink(std::path::absolute(dir)?, &new)?;
+    Ok(std::fs::rename(&new, link)?)
 }
 
 #[cfg(not(unix))]

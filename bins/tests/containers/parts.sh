@@ -11,7 +11,7 @@ Long outputs are cut. [Operations](../operations.md#containers) explains what is
 TEXT
     cat <<TEXT | transcript
 Engine $(docker version --format '{{.Server.Version}}'), docker-compose $(docker-compose version --short), Debian $(docker run --rm --network none "$RUNTIME" cat /etc/debian_version).
-No image can be pulled there, so the base image was made from packages (\`RUNTIME\`) and the programs were compiled before (\`BUILD_TARGET=prebuilt\`).
+The session pulls no image: the base image was made from packages (\`RUNTIME\`) and the programs were compiled before (\`BUILD_TARGET=prebuilt\`).
 TEXT
     say "## Part 1: login, and what is kept"
     say "In one terminal:"

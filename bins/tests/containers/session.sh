@@ -10,6 +10,8 @@
 # Needs root and Debian's packages; installs those that are missing. Takes two and a half minutes, and one more for the first base image.
 # The transcript in the documentation is made by: bins/tests/containers/session.sh docs/operations/compose-session.md
 set -uo pipefail
+# Commands in containers would read what was typed for somebody else.
+exec </dev/null
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cd "$here/../../.." || exit 1
@@ -31,10 +33,10 @@ clean_up() {
     local status=$?
     trap - EXIT INT TERM
     if [ "$status" != 0 ] && [ -S "$WORK/engine/docker.sock" ]; then
-        { docker-compose ps; docker-compose logs --no-color --tail=15; } >&2 2>&1
+        { timeout 15 docker-compose ps; timeout 15 docker-compose logs --no-color --tail=15; } >&2 2>&1
     fi
     end_all
-    [ -S "$WORK/engine/docker.sock" ] && timeout 60 docker-compose down -v --timeout 1 >/dev/null 2>&1
+    [ -S "$WORK/engine/docker.sock" ] && timeout 30 docker-compose down -v --timeout 1 >/dev/null 2>&1
     engine_stop "$WORK/engine"
     rm -rf "$WORK"
     exit "$status"
@@ -101,7 +103,7 @@ must() { "${@:2}" || fail "$1"; }
 . "$here/parts.sh"
 
 engine_start "$WORK/engine" || leave_out
-engine_base "$CACHE" || leave_out
+engine_base "$CACHE" "$(cd "$BINARIES" && pwd)" || leave_out
 stage_programs
 begun=$SECONDS
 for part in part_1 part_2 part_3 part_4 part_5 recreated majorities removed alone; do

@@ -18,6 +18,8 @@ const GROWN_PART: u64 = 2;
 const OVERGROWN_EVENTS: u64 = 500_000;
 /// nor after so long.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Compression that failed, as on a full disk, is tried again after so long.
+const AFTER_FAILURE: Duration = Duration::from_secs(15 * 60);
 /// How often a snapshot that is being made is looked after.
 const POLL: Duration = Duration::from_millis(200);
 /// One of so many snapshots reads and checks the whole log.
@@ -118,14 +120,14 @@ impl Maintenance {
         if self.work.is_none() && (self.is_overdue() || (idle && !self.compact && self.is_due())) {
             self.begin_snapshot();
         }
-        if self.work.is_none() {
-            self.look_for_packing(store, idle && !self.compact);
-        }
         if idle && self.compact && self.work.is_none() {
             self.compact = store.compact().unwrap_or_else(|error| {
                 tracing::warn!(server = %self.name, %error, "retired messages could not be removed from the disk");
                 false
             });
+        }
+        if self.work.is_none() {
+            self.look_for_packing(store, idle && !self.compact);
         }
     }
 
@@ -147,7 +149,7 @@ impl Maintenance {
             return;
         };
         let since = *self.packable_since.get_or_insert_with(Instant::now);
-        let may = self.packing_failed.is_none_or(|failed| failed.elapsed() >= PATIENCE);
+        let may = self.packing_failed.is_none_or(|failed| failed.elapsed() >= AFTER_FAILURE);
         if may && (idle || since.elapsed() >= PATIENCE) {
             let pack = move || packing.run();
             self.work = thread::Builder::new().name(format!("pack {}", self.name)).spawn(pack).ok().map(Work::Packing);

@@ -129,10 +129,10 @@ fn run(
             });
             drop(reports.send(Report::Read { token, result }));
         }
-        writer.maintenance.step(writer.store.as_mut(), idle && !closing);
         if closing {
             break;
         }
+        writer.maintenance.step(writer.store.as_mut(), idle);
     }
     writer.maintenance.finish(writer.store.as_mut(), true);
     writer.store

@@ -417,9 +417,11 @@ impl Connection {
         match self.pulse.tick(now, signs, mid_message, self.outbox.queued_bytes() > 0) {
             Verdict::Alive => {}
             Verdict::Ping => {
-                let ping = Command::Ping { ttl_ds: self.pulse.own_ttl_ds(), context: Bytes::new() };
-                // A full queue means that output waits, which the writer watches.
-                let _ = self.outbox.push_control(&ping.encode());
+                // No TTL: who only listens may be silent for as long as the peer is not.
+                let ping = Command::Ping { ttl_ds: 0, context: Bytes::new() };
+                if self.outbox.push_control(&ping.encode()).is_err() {
+                    self.pulse.not_pinged();
+                }
             }
             Verdict::Silent => return Err(self.end(CloseReason::HeartbeatTimeout)),
             Verdict::Stalled => return Err(self.end(CloseReason::Stalled)),

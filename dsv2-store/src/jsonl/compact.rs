@@ -8,7 +8,7 @@ use super::files::packed_path;
 use super::line::Line;
 use super::names::Interner;
 use super::note::Note;
-use super::pack::remove;
+use super::pack::{remove, remove_twin};
 use super::stream::{Loc, Merge, Source};
 use super::{JsonlStore, record, remove_snapshot};
 use crate::error::StoreError;
@@ -54,8 +54,10 @@ impl JsonlStore {
                 self.seal(kind).map_err(|error| self.fence_unless_clean(error))?;
             }
         }
-        let worth =
-            |&(segment, _, _, bytes): &(u32, &str, EventKind, u64)| 2 * self.view.segments.dead_bytes(segment) >= bytes;
+        let worth = |&(segment, _, _, bytes): &(u32, &str, EventKind, u64)| {
+            // One without any line that can be read is left to people.
+            bytes > 0 && 2 * self.view.segments.dead_bytes(segment) >= bytes
+        };
         let found = self.view.segments.sealed().find(worth);
         let Some((segment, path, bytes)) = found.map(|(segment, path, _, bytes)| (segment, path.to_owned(), bytes))
         else {
@@ -95,14 +97,16 @@ impl JsonlStore {
         remove_snapshot(disk)?;
         if kept.is_empty() {
             remove(disk, path)?;
+            remove(disk, &packed_path(path))?;
         } else {
             record::replace(disk, path, &kept)?;
         }
-        remove(disk, &packed_path(path))?;
+        // From here on the plain file counts, and nothing may keep the index from knowing it.
         for (id, seq, offset) in moved {
             self.view.index.relocate(id, seq, |place| place.offset = offset);
         }
         self.view.segments.replaced(segment, kept.len() as u64);
+        remove_twin(&*self.view.disk, path);
         Ok(())
     }
 }

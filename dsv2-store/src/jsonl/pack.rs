@@ -6,10 +6,10 @@
 use std::io;
 use std::sync::Arc;
 
+use super::JsonlStore;
 use super::files::{Form, packed_path};
 use super::packed::{PackedFile, pack};
 use super::scan::Segment;
-use super::{JsonlStore, files};
 use crate::disk::{Disk, DiskFile, OpenMode, dir_of, read_exact};
 use crate::error::StoreError;
 
@@ -101,7 +101,8 @@ fn equal(plain: &dyn DiskFile, packed: &dyn DiskFile, len: u64) -> io::Result<bo
 
 impl JsonlStore {
     pub(super) fn next_packing(&self) -> Option<Packing> {
-        let (segment, path, bytes) = self.view.segments.next_plain().filter(|_| self.fenced.is_none())?;
+        let (segment, path, bytes) =
+            self.view.segments.next_plain().filter(|_| self.fenced.is_none() && self.repair.is_none())?;
         Some(Packing { disk: Arc::clone(&self.view.disk), segment, path: path.to_owned(), bytes })
     }
 
@@ -123,6 +124,11 @@ impl JsonlStore {
 
 /// Writes the first `len` bytes of a compressed file in plain form, durably, and removes it.
 pub(super) fn unpack(disk: &dyn Disk, path: &str, len: u64) -> Result<(), StoreError> {
+    if disk.open(path, OpenMode::Read).is_ok() {
+        // An attempt before this one came so far.
+        remove_twin(disk, path);
+        return Ok(());
+    }
     let temporary = format!("{path}.tmp");
     let copy = || -> io::Result<Arc<dyn DiskFile>> {
         let from = PackedFile::open(disk.open(&packed_path(path), OpenMode::Read)?)?;
@@ -162,9 +168,14 @@ pub(super) fn remove(disk: &dyn Disk, path: &str) -> Result<(), StoreError> {
 /// Removes compressed forms of files that are there in plain form, too.
 pub(super) fn remove_twins(disk: &dyn Disk, segments: &[Segment]) {
     for segment in segments.iter().filter(|segment| segment.at.form == Form::Both) {
-        if let Err(error) = disk.remove(&files::packed_path(&segment.at.path)) {
-            // It takes room, and that is all; the next compression writes over it.
-            tracing::warn!(file = segment.at.path, %error, "the unfinished compressed form of a file stays");
-        }
+        remove_twin(disk, &segment.at.path);
+    }
+}
+
+/// Removes the compressed form of a file that is there in plain form, if it has one. Where that fails it takes room, and that
+/// is all: the plain one counts, and the next compression writes over it.
+pub(super) fn remove_twin(disk: &dyn Disk, path: &str) {
+    if let Err(error) = remove(disk, &packed_path(path)) {
+        tracing::warn!(file = path, %error, "a compressed form of no use stays");
     }
 }

@@ -191,7 +191,7 @@ impl DiskFile for PackedFile {
 /// Adds a frame of these lengths, if they may be those of one.
 fn add(marks: &mut Vec<Mark>, raw: u64, packed: u64) -> Option<()> {
     let last = *marks.last()?;
-    let next = Mark { raw: last.raw + raw, packed: last.packed + packed };
+    let next = Mark { raw: last.raw.checked_add(raw)?, packed: last.packed.checked_add(packed)? };
     let may_be = raw > 0 && raw <= FRAME_CAP_BYTES as u64 && packed > 0 && next.raw <= FILE_CAP_BYTES;
     may_be.then(|| marks.push(next))
 }

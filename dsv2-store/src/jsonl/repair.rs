@@ -89,6 +89,8 @@ impl Repair {
                 continue;
             }
             let failed = |source| StoreError::Io { action: "cut", path: cut.path.clone(), source };
+            // Opening to append would make a file that is not there.
+            disk.open(&cut.path, OpenMode::Read).map_err(failed)?;
             let file = disk.open(&cut.path, OpenMode::Append).map_err(failed)?;
             file.truncate(cut.kept).and_then(|()| file.sync()).map_err(failed)?;
         }
@@ -99,6 +101,9 @@ impl Repair {
 /// Copies what is to be cut to a file whose name tells what it is, so that a second attempt writes the same file.
 fn keep_aside(disk: &dyn Disk, cut: &Cut, first_cut: u64) -> io::Result<Option<String>> {
     let source = files::open(disk, &cut.path)?;
+    if source.len_bytes()? <= cut.kept {
+        return Ok(None);
+    }
     let mut hasher = crc32fast::Hasher::new();
     each_block(&*source, cut, |block| {
         hasher.update(block);

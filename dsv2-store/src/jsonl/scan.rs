@@ -227,6 +227,8 @@ struct Pass<'a> {
     names: Interner,
     /// The origin of the last line.
     origin: Option<(Origin, u32)>,
+    /// The file of the last event that had waited: the next one probably stands behind it.
+    waiting_in: Option<(u32, Arc<dyn DiskFile>)>,
     bad: Vec<BadBytes>,
     repeated: u64,
 }
@@ -283,6 +285,7 @@ impl<'a> Pass<'a> {
             index,
             names: Interner::default(),
             origin: None,
+            waiting_in: None,
             bad: Vec::new(),
             repeated: 0,
         }
@@ -390,7 +393,11 @@ impl<'a> Pass<'a> {
             let Some((seq, entry)) = waiting else { return Ok(()) };
             let segment = &self.segments[entry.place.segment as usize];
             let failed = |source| StoreError::Io { action: "read", path: segment.at.path.clone(), source };
-            let file = files::open(self.disk, &segment.at.path).map_err(failed)?;
+            let file = match &self.waiting_in {
+                Some((id, file)) if *id == entry.place.segment => Arc::clone(file),
+                _ => files::open(self.disk, &segment.at.path).map_err(failed)?,
+            };
+            self.waiting_in = Some((entry.place.segment, Arc::clone(&file)));
             let offset = u64::from(entry.place.offset);
             read_exact(&*file, offset, entry.place.len as usize, &mut buffer).map_err(failed)?;
             let covered = buffer.strip_suffix(b"\n").and_then(super::line::unseal);

@@ -22,8 +22,9 @@ const WINDOW_BYTES: u64 = 256 << 10;
 
 /// A log of so many bytes is worth two threads.
 const ALONE_BYTES: u64 = 4 << 20;
-/// So many events are handed over at a time,
+/// So many events, or so many bytes of texts, are handed over at a time,
 const BATCH_EVENTS: usize = 512;
+const BATCH_BYTES: usize = 1 << 20;
 /// and so many times before they are visited.
 const AHEAD_BATCHES: usize = 4;
 
@@ -145,18 +146,24 @@ impl View {
         }
         std::thread::scope(|scope| {
             let (sender, batches) = sync_channel::<Vec<Event>>(AHEAD_BATCHES);
-            let reading = scope.spawn(move || {
-                let mut batch = Vec::with_capacity(BATCH_EVENTS);
-                let read = self.read(sources, after, &mut |event| {
+            let wanted = sources.clone();
+            let reading = move || {
+                let (mut batch, mut bytes) = (Vec::with_capacity(BATCH_EVENTS), 0);
+                let read = self.read(wanted, after, &mut |event| {
+                    bytes += event.body.text_bytes();
                     batch.push(event);
-                    if batch.len() == BATCH_EVENTS {
+                    if batch.len() == BATCH_EVENTS || bytes >= BATCH_BYTES {
                         // A visitor that is gone has panicked, which the other thread tells.
                         let _ = sender.send(std::mem::replace(&mut batch, Vec::with_capacity(BATCH_EVENTS)));
+                        bytes = 0;
                     }
                 });
                 let _ = sender.send(batch);
                 read
-            });
+            };
+            let Ok(reading) = std::thread::Builder::new().spawn_scoped(scope, reading) else {
+                return self.read(sources, after, visit);
+            };
             batches.into_iter().flatten().for_each(visit);
             reading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })
