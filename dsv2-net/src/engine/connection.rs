@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncReadExt;
-use tokio::time::{Instant, Sleep, sleep, timeout};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 pub use close::{CloseReason, HandshakeError};
 pub use handshake::DSV2_PROPERTY;
@@ -44,6 +44,8 @@ pub struct LocalSocket {
     outbox_budget: Budget,
     partial_budget: Budget,
     pub(super) open: AtomicUsize,
+    /// From when on moments are counted at which connections are judged.
+    epoch: Instant,
 }
 
 impl LocalSocket {
@@ -58,8 +60,17 @@ impl LocalSocket {
             outbox_budget: Budget::new(limits.outbox_total_cap_bytes),
             partial_budget: Budget::new(limits.partial_total_cap_bytes),
             open: AtomicUsize::new(0),
+            epoch: Instant::now(),
             limits,
         }
+    }
+
+    /// The end of a period that begins now, up to an eighth of it late: at a moment that connections share, because a thousand that
+    /// wake a sleeping thread one by one cost many times what they do then.
+    fn shared_moment(&self, period: Duration) -> Instant {
+        let slack = (period / 8).as_nanos().max(1);
+        let due = (self.epoch.elapsed() + period).as_nanos();
+        self.epoch + Duration::from_nanos(u64::try_from(due.div_ceil(slack) * slack).unwrap_or(u64::MAX))
     }
 
     /// Sets the identity to announce (RFC 23: at most 255 bytes, not starting with zero; empty for none).
@@ -255,7 +266,7 @@ impl Connection {
             messages_in: 0,
             reads_at_tick: 0,
             lingered: false,
-            tick: Box::pin(sleep(pulse.period())),
+            tick: Box::pin(sleep_until(local.shared_moment(pulse.period()))),
             pulse,
             local,
             _open: open,
@@ -341,7 +352,7 @@ impl Connection {
             match command {
                 Command::Ping { ttl_ds, context } => {
                     if self.pulse.set_peer_ttl(ttl_ds) {
-                        self.tick.as_mut().reset(Instant::now() + self.pulse.period());
+                        self.tick.as_mut().reset(self.local.shared_moment(self.pulse.period()));
                     }
                     if self.outbox.push_control(&Command::Pong { context }.encode()).is_err() {
                         self.local.counters.pongs_dropped.add(1);
@@ -432,7 +443,7 @@ impl Connection {
             *self.decoder.buffer() = BytesMut::new();
         }
         self.reads_at_tick = self.reads;
-        self.tick.as_mut().reset(now + self.pulse.period());
+        self.tick.as_mut().reset(self.local.shared_moment(self.pulse.period()));
         Ok(())
     }
 
