@@ -35,7 +35,7 @@ pub struct Place {
 }
 
 /// The parts of a cluster, each at its distance from the base port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Part {
     /// The broker's side for clients.
     Clients,

@@ -9,62 +9,51 @@ use tokio::task::JoinSet;
 use super::finding::{Finding, Found};
 use super::probe::{self, Answer, Question};
 use super::{Places, system};
+use crate::args::Part;
 
-/// What listens at a port, as people call it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Role {
-    Clients,
-    Servers,
-    Publishers,
-    Subscribers,
-    Reference,
-    Link,
+/// What listens there, as people call it.
+const fn name(part: Part) -> &'static str {
+    match part {
+        Part::Clients => "the broker's side for clients",
+        Part::Servers => "the broker's side for servers",
+        Part::Publishers => "the proxy's side for publishers",
+        Part::Subscribers => "the proxy's side for subscribers",
+        Part::Reference => "the reference",
+        Part::Link => "a server's link",
+    }
 }
 
-impl Role {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Clients => "the broker's side for clients",
-            Self::Servers => "the broker's side for servers",
-            Self::Publishers => "the proxy's side for publishers",
-            Self::Subscribers => "the proxy's side for subscribers",
-            Self::Reference => "the reference",
-            Self::Link => "a server's link",
-        }
-    }
-
-    const fn question(self) -> Question {
-        let (kind, sockets, lists): (_, &[&str], _) = match self {
-            Self::Clients | Self::Link => (SocketKind::Dealer, &["ROUTER"], false),
-            Self::Servers => (SocketKind::Dealer, &["DEALER"], false),
-            Self::Publishers => (SocketKind::Pub, &["SUB", "XSUB"], false),
-            Self::Subscribers => (SocketKind::Sub, &["PUB", "XPUB"], false),
-            Self::Reference => (SocketKind::Dealer, &["ROUTER", "REP"], true),
-        };
-        Question { kind, sockets, lists }
-    }
+const fn question(part: Part) -> Question {
+    let (kind, sockets, lists): (_, &[&str], _) = match part {
+        Part::Clients | Part::Link => (SocketKind::Dealer, &["ROUTER"], false),
+        Part::Servers => (SocketKind::Dealer, &["DEALER"], false),
+        Part::Publishers => (SocketKind::Pub, &["SUB", "XSUB"], false),
+        Part::Subscribers => (SocketKind::Sub, &["PUB", "XPUB"], false),
+        Part::Reference => (SocketKind::Dealer, &["ROUTER", "REP"], true),
+    };
+    Question { kind, sockets, lists }
 }
 
 /// What was found at the ports.
 pub(super) struct Parts {
     base_port: u16,
-    seen: Vec<(Role, Endpoint, Answer)>,
+    seen: Vec<(Part, Endpoint, Answer)>,
 }
 
 /// Asks at every port, all at the same time.
 pub(super) async fn look(places: &Places, within: Duration) -> Parts {
     let one = [
-        (Role::Clients, &places.clients),
-        (Role::Servers, &places.servers),
-        (Role::Publishers, &places.publishers),
-        (Role::Subscribers, &places.subscribers),
-        (Role::Reference, &places.reference),
+        (Part::Clients, &places.clients),
+        (Part::Servers, &places.servers),
+        (Part::Publishers, &places.publishers),
+        (Part::Subscribers, &places.subscribers),
+        (Part::Reference, &places.reference),
     ];
     let mut asking = JoinSet::new();
-    for (role, endpoint) in one.into_iter().chain(places.links.iter().map(|link| (Role::Link, link))) {
+    for (role, endpoint) in one.into_iter().chain(places.links.iter().map(|link| (Part::Link, link))) {
         let endpoint = endpoint.clone();
         asking.spawn(async move {
-            let answer = probe::ask(&endpoint, role.question(), within).await;
+            let answer = probe::ask(&endpoint, question(role), within).await;
             (role, endpoint, answer)
         });
     }
@@ -83,11 +72,11 @@ impl Parts {
     pub(super) fn findings(&self, answering: &[String]) -> Vec<Finding> {
         let ports = self.seen.iter().map(|(role, endpoint, answer)| {
             let found = match answer {
-                Answer::Nobody => Found::ok(format!("free: nobody listens, where {} may", role.name())),
-                Answer::Part if *role == Role::Link && !answering.contains(&endpoint.to_string()) => {
+                Answer::Nobody => Found::ok(format!("free: nobody listens, where {} may", name(*role))),
+                Answer::Part if *role == Part::Link && !answering.contains(&endpoint.to_string()) => {
                     taken(*role, endpoint, "it is no server that tells how it is")
                 }
-                Answer::Part => Found::ok(format!("{} answers", role.name())),
+                Answer::Part => Found::ok(format!("{} answers", name(*role))),
                 Answer::NoWay(why) => Found::problem(
                     format!("cannot be reached: {why}"),
                     "check the host's name, the route and the firewall, and what --host says",
@@ -102,13 +91,13 @@ impl Parts {
     /// Broker, proxy and reference, each as a whole.
     fn reachability(&self) -> [Finding; 3] {
         [
-            self.part("broker", "dsv2-broker", &[Role::Clients, Role::Servers]),
-            self.part("proxy", "dsv2-proxy", &[Role::Publishers, Role::Subscribers]),
-            self.part("reference", "dsv2-reference", &[Role::Reference]),
+            self.part("broker", "dsv2-broker", &[Part::Clients, Part::Servers]),
+            self.part("proxy", "dsv2-proxy", &[Part::Publishers, Part::Subscribers]),
+            self.part("reference", "dsv2-reference", &[Part::Reference]),
         ]
     }
 
-    fn part(&self, check: &'static str, program: &str, roles: &[Role]) -> Finding {
+    fn part(&self, check: &'static str, program: &str, roles: &[Part]) -> Finding {
         let own: Vec<_> = self.seen.iter().filter(|(role, _, _)| roles.contains(role)).collect();
         let missing = own.iter().find(|(_, _, answer)| !matches!(answer, Answer::Part));
         let Some((_, endpoint, answer)) = missing else {
@@ -130,10 +119,10 @@ impl Parts {
     }
 }
 
-fn taken(role: Role, endpoint: &Endpoint, why: &str) -> Found {
+fn taken(role: Part, endpoint: &Endpoint, why: &str) -> Found {
     let by = system::listener(endpoint);
     let who = by.as_ref().map_or_else(String::new, |by| format!(" by {by}"));
-    let what = format!("taken{who}, which does not answer as {} does: {why}", role.name());
+    let what = format!("taken{who}, which does not answer as {} does: {why}", name(role));
     let ours = by.as_ref().is_some_and(|by| by.name.starts_with("dsv2"));
     let remedy = if ours {
         "if that process is stuck or stopped, restart it, and look at its log; if it is another part, give each its own \
